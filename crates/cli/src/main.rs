@@ -1,0 +1,2 @@
+//! The `tiger` binary.
+fn main() {}

@@ -1,0 +1,75 @@
+//! The device: an instruction set chosen at run time and a pool of threads.
+//! Does not know what the tasks compute.
+
+pub mod pool;
+
+use pool::Pool;
+
+/// Instruction set that the vector code uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isa {
+    /// Plain Rust; the readable reference, the same bits as the others.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL with BF16 and VNNI.
+    Avx512,
+}
+
+impl Isa {
+    /// The best that this machine has.
+    pub fn detect() -> Isa {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512bf16")
+                && is_x86_feature_detected!("avx512vnni")
+            {
+                return Isa::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Isa::Avx2;
+            }
+        }
+        Isa::Portable
+    }
+}
+
+/// One CPU as a compute device. Cheap to share (`&Cpu`); dropping it ends the threads.
+#[derive(Debug)]
+pub struct Cpu {
+    isa: Isa,
+    pool: Pool,
+}
+
+impl Cpu {
+    /// `threads` ≥ 1 counts the calling thread. `isa` None takes the best; one that the machine lacks falls back to the best.
+    pub fn new(threads: usize, isa: Option<Isa>) -> Cpu {
+        let best = Isa::detect();
+        let isa = match (isa, best) {
+            (Some(Isa::Avx512), Isa::Avx512) => Isa::Avx512,
+            (Some(Isa::Avx2), Isa::Avx512 | Isa::Avx2) => Isa::Avx2,
+            (Some(Isa::Portable), _) => Isa::Portable,
+            _ => best,
+        };
+        Cpu { isa, pool: Pool::new(threads) }
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Threads that work, the caller included.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Runs `task(0..tasks)`, each once, handed out by an atomic counter; returns when all are done.
+    pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.pool.run(tasks, task);
+    }
+}

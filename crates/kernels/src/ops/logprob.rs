@@ -1,0 +1,1 @@
+//! logprob (being written).
