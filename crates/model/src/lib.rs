@@ -1,1 +1,17 @@
-//! tiger-model.
+//! The Llama-family decoder: one forward for decode, prefill and training, and its backward for adapters.
+//! Knows tensors and pages; no queue, no text, no file but through `formats`.
+
+pub mod adapter;
+pub mod batch;
+pub mod kv;
+pub mod train;
+pub mod weights;
+
+pub use adapter::{Adapter, AdapterGradients, AdapterState, Moments};
+pub use batch::{Segment, Step, Workspace};
+pub use kv::Kv;
+pub use tiger_kernels::ops::attention::{PAGE_TOKENS, PageId};
+pub use tiger_kernels::ops::linear::Precision;
+pub use tiger_kernels::ops::logprob::RowScore;
+pub use train::{Dropout, HeadGradient, Keep, KlReference, Saved, Target, TrainBatch, TrainPass};
+pub use weights::{Model, ModelError};

@@ -1,1 +1,30 @@
-//! tiger-server.
+//! The door: HTTP in, engine and store behind. Here untrusted becomes trusted: wire types are checked and converted, text becomes ids.
+//! Does not know how a token or a gradient is made, nor how rows are stored.
+
+mod app;
+mod auth;
+pub mod bases;
+pub mod config;
+mod error;
+mod flight;
+mod generation;
+pub mod limits;
+mod metrics;
+mod openapi;
+mod prompt;
+mod recorder;
+mod router;
+mod routes;
+mod serve;
+mod source;
+mod stream;
+mod target;
+mod text;
+mod training;
+
+pub use app::{App, StartError};
+pub use bases::known_repository;
+pub use config::{BaseFolder, Clock, Config};
+pub use limits::Limits;
+pub use router::{openapi, router};
+pub use serve::serve;

@@ -1,1 +1,47 @@
-//! tiger-wire.
+//! The HTTP contract as plain types: requests, answers, stream chunks, error codes and the numbers that bound them.
+//! Knows serde and nothing else: no transport, no defaults of a model, no engine. Server, client and command line share it.
+//!
+//! Requests refuse unknown fields, so that a misspelt knob is an error and not a silent default.
+//! Optional request fields take JSON `null` as absent.
+
+pub mod account;
+pub mod error;
+pub mod generate;
+pub mod limits;
+pub mod models;
+pub mod stream;
+pub mod train;
+
+pub use account::{
+    AcceptInvitationRequest, ApiKeyInfo, CreateKeyRequest, CreateKeyResponse, CreateOwnerRequest, InvitationResponse, RevokeKeyResponse,
+    SessionInfo, SignInRequest, SignOutResponse,
+};
+pub use error::{ErrorBody, ErrorCode, ErrorEnvelope, ErrorType};
+pub use generate::{
+    GenerateRequest, GenerateResponse, Message, ResponseFormat, ResponseFormatType, Role, Sample, Stop, StopReason, TokenLogprob, Usage,
+};
+pub use models::{CreateModelRequest, DeleteModelResponse, ModelInfo, ModelStatus, PatchModelRequest, RevisionInfo, RollbackRequest};
+pub use stream::{
+    Chunk, CreateStop, CreateUsage, DeltaChunk, ErrorChunk, GenerateStop, InfoChunk, ProgressChunk, StepMetricsOrEmpty, StopChunk,
+    StreamedSample, TrainStop,
+};
+pub use train::{
+    AdvantageScale, Baseline, BaselineKind, LengthNorm, Objective, RatioSummary, ResponseMetrics, ResponseMode, RewardSummary, StepMetrics,
+    TrainGroup, TrainRequest, TrainResponse, TrainUsage, TrainedResponse,
+};
+
+use serde::{Deserialize, Deserializer};
+
+/// Takes JSON `null` as the type's default.
+fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// For `skip_serializing_if` of flags that are false when left out.
+fn is_false(value: &bool) -> bool {
+    !*value
+}

@@ -1,8 +1,11 @@
 //! The device: an instruction set chosen at run time and a pool of threads.
 //! Does not know what the tasks compute.
 
-pub mod pool;
+pub mod limits;
+pub(crate) mod memory;
+mod pool;
 
+use memory::Scratch;
 use pool::Pool;
 
 /// Instruction set that the vector code uses.
@@ -43,6 +46,7 @@ impl Isa {
 pub struct Cpu {
     isa: Isa,
     pool: Pool,
+    scratch: Scratch,
 }
 
 impl Cpu {
@@ -55,7 +59,7 @@ impl Cpu {
             (Some(Isa::Portable), _) => Isa::Portable,
             _ => best,
         };
-        Cpu { isa, pool: Pool::new(threads) }
+        Cpu { isa, pool: Pool::new(threads), scratch: Scratch::default() }
     }
 
     /// The instruction set in use.
@@ -68,7 +72,16 @@ impl Cpu {
         self.pool.threads()
     }
 
-    /// Runs `task(0..tasks)`, each once, handed out by an atomic counter; returns when all are done.
+    /// Buffers that ops borrow.
+    pub(crate) fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// Runs `task(0..tasks)`, each once, handed out by an atomic counter; returns when all are done. A task may call `run` (it is then
+    /// done inline), and so may several threads (one after the other).
+    ///
+    /// # Panics
+    /// With the first panic of a task, after all tasks are done.
     pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         self.pool.run(tasks, task);
     }

@@ -7,4 +7,5 @@ pub mod lora;
 pub mod logprob;
 pub mod rmsnorm;
 pub mod rope;
+pub mod rows;
 pub mod swiglu;

@@ -1,0 +1,191 @@
+//! A checkpoint folder: configuration and weights, checked against each other before anyone computes with them.
+//! Does not know how weights are packed nor where they go.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::architecture::Architecture;
+use crate::config::ModelConfig;
+use crate::error::{FormatError, quoted};
+use crate::fields::{UniqueMap, read_limited};
+use crate::modules::{HEAD, required_tensors};
+use crate::safetensors::{AnyBytes, SafeTensors, TensorView};
+
+/// Longest index, bytes; that of a model of 1,000 layers has about 2 MB.
+pub const MAX_INDEX_BYTES: u64 = 16 << 20;
+/// Most shards of one checkpoint: each is an open mapping.
+pub const MAX_SHARDS: usize = 1024;
+
+const CONFIG_FILE: &str = "config.json";
+const WEIGHTS_FILE: &str = "model.safetensors";
+const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// An open checkpoint. Every tensor that its architecture needs is present with its exact shape and a float type,
+/// and nothing else is. The weights are mapped, not copied.
+pub struct Checkpoint {
+    config: ModelConfig,
+    shards: Vec<SafeTensors<AnyBytes>>,
+    /// Tensor name → index of its shard.
+    places: HashMap<String, usize>,
+}
+
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checkpoint").field("config", &self.config).field("shards", &self.shards.len()).finish()
+    }
+}
+
+impl Checkpoint {
+    /// Opens `config.json` and `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+    pub fn open(dir: &Path) -> Result<Self, FormatError> {
+        let config = ModelConfig::open(&dir.join(CONFIG_FILE))?;
+        let single = dir.join(WEIGHTS_FILE);
+        let index = dir.join(INDEX_FILE);
+        if single.exists() || !index.exists() {
+            return Self::assemble(config, vec![(WEIGHTS_FILE.to_owned(), map(&single)?)], None);
+        }
+        let weight_map = parse_index(&read_limited(&index, MAX_INDEX_BYTES)?)?;
+        let mut names: Vec<&String> = weight_map.values().collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.len() > MAX_SHARDS {
+            return Err(FormatError::invalid(INDEX_FILE, "weight_map", format!("names more than {MAX_SHARDS} files")));
+        }
+        let shards = names.into_iter().map(|name| Ok((name.clone(), map(&dir.join(name))?)));
+        let shards = shards.collect::<Result<_, FormatError>>()?;
+        Self::assemble(config, shards, Some(&weight_map))
+    }
+
+    /// A checkpoint from the contents of `config.json` and `model.safetensors`, e.g. those built into a binary.
+    pub fn from_bytes(config: &[u8], weights: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self, FormatError> {
+        let config = ModelConfig::parse(CONFIG_FILE, config)?;
+        let shard = SafeTensors::from_bytes(WEIGHTS_FILE, weights)?.boxed();
+        Self::assemble(config, vec![(WEIGHTS_FILE.to_owned(), shard)], None)
+    }
+
+    /// The decoder's shape.
+    pub fn architecture(&self) -> &Architecture {
+        &self.config.architecture
+    }
+
+    /// Everything that `config.json` says.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// A tensor by name (see [`crate::modules`]). Every name of [`required_tensors`] is present; another is an error.
+    pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, FormatError> {
+        let missing = || FormatError::invalid(WEIGHTS_FILE, &format!("tensor {}", quoted(name)), "is missing");
+        let place = self.places.get(name).ok_or_else(missing)?;
+        self.shards[*place].tensor(name).ok_or_else(missing)
+    }
+
+    /// Bytes of all tensors that the architecture needs.
+    pub fn total_bytes(&self) -> u64 {
+        required_tensors(self.architecture())
+            .iter()
+            .filter_map(|(name, _)| self.tensor(name).ok())
+            .map(|t| t.bytes.len() as u64)
+            .sum()
+    }
+
+    fn assemble(
+        mut config: ModelConfig,
+        shards: Vec<(String, SafeTensors<AnyBytes>)>,
+        weight_map: Option<&BTreeMap<String, String>>,
+    ) -> Result<Self, FormatError> {
+        let mut places = HashMap::new();
+        match weight_map {
+            None => {
+                for (i, (_, shard)) in shards.iter().enumerate() {
+                    places.extend(shard.iter().map(|(name, _)| (name.to_owned(), i)));
+                }
+            }
+            Some(weight_map) => {
+                let numbers: HashMap<&str, usize> =
+                    shards.iter().enumerate().map(|(i, (name, _))| (name.as_str(), i)).collect();
+                for (tensor, file) in weight_map {
+                    let i = numbers[file.as_str()];
+                    if shards[i].1.tensor(tensor).is_none() {
+                        let problem = format!("is missing, though {INDEX_FILE} places it here");
+                        return Err(FormatError::invalid(file, &format!("tensor {}", quoted(tensor)), problem));
+                    }
+                    places.insert(tensor.clone(), i);
+                }
+            }
+        }
+        // Older files say nothing of tying; then the head's absence says it.
+        config.architecture.tied = config.declared_tied.unwrap_or(!places.contains_key(HEAD));
+        let (labels, shards) = shards.into_iter().unzip();
+        let checkpoint = Self { config, shards, places };
+        checkpoint.check(&labels)?;
+        Ok(checkpoint)
+    }
+
+    /// Every needed tensor is here with its shape, and no other tensor is.
+    fn check(&self, labels: &Vec<String>) -> Result<(), FormatError> {
+        let label = |name: &str| match self.places.get(name) {
+            Some(i) => labels[*i].as_str(),
+            None if labels.len() == 1 => labels[0].as_str(),
+            None => INDEX_FILE,
+        };
+        let required = required_tensors(self.architecture());
+        for (name, shape) in &required {
+            let field = format!("tensor {}", quoted(name));
+            let Ok(tensor) = self.tensor(name) else {
+                let problem = format!("is missing; {CONFIG_FILE} implies it with shape {shape:?}");
+                return Err(FormatError::invalid(label(name), &field, problem));
+            };
+            if tensor.shape != shape {
+                let problem = format!("has shape {:?}, {CONFIG_FILE} implies {shape:?}", tensor.shape);
+                return Err(FormatError::invalid(label(name), &field, problem));
+            }
+            if !tensor.dtype.is_weight() {
+                return Err(FormatError::unsupported(label(name), &field, tensor.dtype.name(), "F32, F16, BF16"));
+            }
+        }
+        let known: std::collections::HashSet<&str> = required.iter().map(|(name, _)| name.as_str()).collect();
+        let stray = self.places.keys().filter(|n| !known.contains(n.as_str()) && !is_redundant(n)).min();
+        if let Some(name) = stray {
+            let problem = format!("has no place in the architecture of {CONFIG_FILE}; ignoring it would change the model");
+            return Err(FormatError::invalid(label(name), &format!("tensor {}", quoted(name)), problem));
+        }
+        Ok(())
+    }
+}
+
+/// Tensors that old writers left and that the configuration already determines: a copy of the tied head, and
+/// rotary tables.
+fn is_redundant(name: &str) -> bool {
+    name == HEAD || name.ends_with(".rotary_emb.inv_freq")
+}
+
+fn map(path: &Path) -> Result<SafeTensors<AnyBytes>, FormatError> {
+    SafeTensors::open(path).map(SafeTensors::boxed)
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: UniqueMap<String>,
+}
+
+/// Tensor name → file name, from the content of an index. File names must be plain, so that no index reaches out of
+/// its folder.
+pub(crate) fn parse_index(bytes: &[u8]) -> Result<BTreeMap<String, String>, FormatError> {
+    let index: Index =
+        serde_json::from_slice(bytes).map_err(|e| FormatError::invalid(INDEX_FILE, "file", format!("{e}")))?;
+    let map = index.weight_map.0;
+    for file in map.values() {
+        let plain = file.len() <= 255
+            && file.ends_with(".safetensors")
+            && !file.starts_with('.')
+            && file.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if !plain {
+            let supported = "plain names of .safetensors files in the same folder";
+            return Err(FormatError::unsupported(INDEX_FILE, "weight_map", quoted(file), supported));
+        }
+    }
+    Ok(map)
+}

@@ -1,0 +1,320 @@
+//! Chat templates: Jinja programs from the checkpoint that turn messages into the text the model was trained on.
+//! They are untrusted code: fuel, output size and source size are limited and nothing outside is reachable.
+//! Does not know tokens.
+
+mod env;
+mod json;
+mod strftime;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use minijinja::{Environment, ErrorKind, Value};
+
+use crate::error::{FormatError, quoted};
+use crate::fields::{Fields, parse_object, read_optional};
+
+/// Longest template source, bytes; the longest published ones have about 20 kB.
+pub const MAX_TEMPLATE_BYTES: u64 = 256 << 10;
+/// Longest `tokenizer_config.json`, bytes: it may list some thousand added tokens.
+pub const MAX_TOKENIZER_CONFIG_BYTES: u64 = 16 << 20;
+/// Longest rendered text, bytes, beyond what the messages themselves have.
+pub const MAX_RENDER_EXTRA_BYTES: usize = 1 << 20;
+/// How often the messages' bytes may be written to the output. Real templates write each once.
+const MAX_RENDER_COPIES: usize = 4;
+/// Instructions that any render may use. Published templates need some hundreds.
+const BASE_FUEL: u64 = 500_000;
+/// Instructions more for each message; published templates need under 200.
+const FUEL_PER_MESSAGE: u64 = 2_000;
+/// The engine charges one unit for every 64 bytes of string made; this lets each input byte be copied 64 times.
+const FUEL_PER_INPUT_BYTE: u64 = 1;
+
+const TEMPLATE_FILE: &str = "chat_template.jinja";
+const CONFIG_FILE: &str = "tokenizer_config.json";
+const LEGACY_MAP_FILE: &str = "special_tokens_map.json";
+/// Variables that templates may use for special tokens.
+const SPECIAL_TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"];
+/// Mark put after the last message to find where its text ends. Its trailing space shows whether the template trims.
+const CONTINUE_MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
+
+/// One message as templates see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// `system`, `user` or `assistant`; the template decides which orders it takes.
+    pub role: String,
+    /// Text.
+    pub content: String,
+}
+
+impl Message {
+    /// A message from borrowed parts.
+    pub fn new(role: &str, content: &str) -> Self {
+        Self { role: role.to_owned(), content: content.to_owned() }
+    }
+
+    fn as_value(&self) -> Value {
+        Value::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())])
+    }
+}
+
+/// How the rendered text ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// After the last message's end of turn.
+    Closed,
+    /// With the header of the assistant's turn, ready to generate.
+    GenerationPrompt,
+    /// In the middle of the last message, right after its text, ready to continue it.
+    ContinueFinal,
+}
+
+/// What a render depends on beside the messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Render {
+    /// How the text ends.
+    pub ending: Ending,
+    /// The time that templates see as now, seconds since 1970-01-01 UTC. Given, so that renders are reproducible.
+    pub now_unix_s: i64,
+}
+
+/// A prompt and the response that follows it, as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptParts {
+    /// The messages up to and including the generation prompt.
+    pub prompt: String,
+    /// The response and everything that the template puts behind it: the end of turn, for some families a line break.
+    pub response: String,
+}
+
+/// A compiled chat template with its checkpoint's special tokens.
+pub struct ChatTemplate {
+    env: Environment<'static>,
+    mentions_content: bool,
+    special_tokens: BTreeMap<&'static str, String>,
+}
+
+impl std::fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChatTemplate").field("special_tokens", &self.special_tokens).finish_non_exhaustive()
+    }
+}
+
+impl ChatTemplate {
+    /// Reads a checkpoint folder: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`.
+    /// `None` when the checkpoint has no template (a base model).
+    pub fn open(dir: &Path) -> Result<Option<Self>, FormatError> {
+        let source = read_optional(&dir.join(TEMPLATE_FILE), MAX_TEMPLATE_BYTES)?;
+        let config = read_optional(&dir.join(CONFIG_FILE), MAX_TOKENIZER_CONFIG_BYTES)?;
+        let legacy = read_optional(&dir.join(LEGACY_MAP_FILE), MAX_TOKENIZER_CONFIG_BYTES)?;
+        Self::from_bytes(source.as_deref(), config.as_deref(), legacy.as_deref())
+    }
+
+    /// The same from the files' contents: `chat_template.jinja`, `tokenizer_config.json`, `special_tokens_map.json`.
+    pub fn from_bytes(
+        source: Option<&[u8]>,
+        config: Option<&[u8]>,
+        legacy_map: Option<&[u8]>,
+    ) -> Result<Option<Self>, FormatError> {
+        let config = config.map(|b| parse_object(CONFIG_FILE, b)).transpose()?.unwrap_or_default();
+        let config = Fields::new(CONFIG_FILE, &config);
+        let legacy_map = legacy_map.map(|b| parse_object(LEGACY_MAP_FILE, b)).transpose()?.unwrap_or_default();
+        let legacy_map = Fields::new(LEGACY_MAP_FILE, &legacy_map);
+        let mut special_tokens = BTreeMap::new();
+        for name in SPECIAL_TOKENS {
+            let token = match special_token(&config, name)? {
+                Some(token) => Some(token),
+                None => special_token(&legacy_map, name)?,
+            };
+            if let Some(token) = token {
+                special_tokens.insert(name, token);
+            }
+        }
+        let found = match source {
+            Some(bytes) => {
+                let text = std::str::from_utf8(bytes)
+                    .map_err(|_| FormatError::invalid(TEMPLATE_FILE, "file", "is not UTF-8"))?;
+                Some((TEMPLATE_FILE, text.to_owned()))
+            }
+            None => configured_template(&config)?.map(|text| (CONFIG_FILE, text)),
+        };
+        found.map(|(file, text)| Self::compile(file, &text, special_tokens)).transpose()
+    }
+
+    /// Compiles `source`; `special_tokens` are strings by name, such as `bos_token`.
+    pub fn compile(
+        file: &str,
+        source: &str,
+        special_tokens: BTreeMap<&'static str, String>,
+    ) -> Result<Self, FormatError> {
+        if source.len() as u64 > MAX_TEMPLATE_BYTES {
+            let problem = format!("is {} bytes long, at most {MAX_TEMPLATE_BYTES} are allowed", source.len());
+            return Err(FormatError::invalid(file, "chat_template", problem));
+        }
+        let env = env::environment(source)
+            .map_err(|e| FormatError::invalid(file, "chat_template", format!("does not compile: {e}")))?;
+        Ok(Self { env, mentions_content: source.contains("content"), special_tokens })
+    }
+
+    /// A special token's string by its name, such as `eos_token`.
+    pub fn special_token(&self, name: &str) -> Option<&str> {
+        self.special_tokens.get(name).map(String::as_str)
+    }
+
+    /// The text of a conversation. [`FormatError::TemplateRaised`] when the template refuses the messages.
+    pub fn render(&self, messages: &[Message], how: &Render) -> Result<String, FormatError> {
+        if how.ending != Ending::ContinueFinal {
+            return self.run(messages, how);
+        }
+        let mut marked = messages.to_vec();
+        let last = match marked.last_mut() {
+            Some(last) if self.mentions_content => last,
+            _ => return Err(cannot_continue("there is no message that it shows")),
+        };
+        let text = env::py_trim(&last.content).to_owned();
+        last.content.push_str(CONTINUE_MARK);
+        let mut rendered = self.run(&marked, how)?;
+        let at = match rendered.rfind(CONTINUE_MARK.trim_end()) {
+            Some(at) if rendered.contains(&text) => at,
+            _ => return Err(cannot_continue("it changes the text of the last message")),
+        };
+        let keeps_spaces = rendered[at..].starts_with(CONTINUE_MARK);
+        rendered.truncate(at);
+        if !keeps_spaces {
+            rendered.truncate(env::py_trim_end(&rendered).len());
+        }
+        Ok(rendered)
+    }
+
+    /// Prompt and response of a finished turn, split exactly where generation would have begun.
+    /// [`FormatError::NotAPrefix`] when the template shows the prompt differently once a response follows (reasoning
+    /// templates that open a thinking block or drop one from the history): then tokenise the prompt, the response
+    /// and [`Self::end_of_turn`] one by one. `how.ending` is not looked at.
+    pub fn prompt_parts(
+        &self,
+        messages: &[Message],
+        response: &str,
+        how: &Render,
+    ) -> Result<PromptParts, FormatError> {
+        let prompt = self.render(messages, &Render { ending: Ending::GenerationPrompt, ..*how })?;
+        let full = self.render(&with_response(messages, response), &Render { ending: Ending::Closed, ..*how })?;
+        match full.strip_prefix(&prompt) {
+            // The text must be there whole: a template that drops part of it is not how the model would have written it.
+            Some(rest) if rest.starts_with(env::py_trim(response)) || rest.starts_with(response) => {
+                Ok(PromptParts { response: rest.to_owned(), prompt })
+            }
+            _ => {
+                let common = prompt.bytes().zip(full.bytes()).take_while(|(a, b)| a == b).count();
+                Err(FormatError::NotAPrefix { common_bytes: common })
+            }
+        }
+    }
+
+    /// What the template puts behind an assistant's text: the end-of-turn token, for some families a line break.
+    pub fn end_of_turn(&self, messages: &[Message], how: &Render) -> Result<String, FormatError> {
+        let finished = with_response(messages, "x");
+        let open = self.render(&finished, &Render { ending: Ending::ContinueFinal, ..*how })?;
+        let closed = self.render(&finished, &Render { ending: Ending::Closed, ..*how })?;
+        let end = closed.strip_prefix(&open).map(str::to_owned);
+        end.ok_or_else(|| cannot_continue("it changes the text of the last message"))
+    }
+
+    fn run(&self, messages: &[Message], how: &Render) -> Result<String, FormatError> {
+        let input_bytes: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
+        let fuel = BASE_FUEL + messages.len() as u64 * FUEL_PER_MESSAGE + input_bytes as u64 * FUEL_PER_INPUT_BYTE;
+        let mut context: BTreeMap<&str, Value> =
+            self.special_tokens.iter().map(|(name, token)| (*name, Value::from(token.as_str()))).collect();
+        context.insert("messages", messages.iter().map(Message::as_value).collect());
+        context.insert("tools", Value::from(()));
+        context.insert("documents", Value::from(()));
+        context.insert("add_generation_prompt", Value::from(how.ending == Ending::GenerationPrompt));
+        // A clone shares the compiled template; its fuel and its clock are this render's own.
+        let mut env = self.env.clone();
+        env.set_fuel(Some(fuel));
+        let now_unix_s = how.now_unix_s;
+        env.add_function("strftime_now", move |format: &str| strftime::strftime(format, now_unix_s));
+        let limit_bytes = input_bytes.saturating_mul(MAX_RENDER_COPIES).saturating_add(MAX_RENDER_EXTRA_BYTES);
+        let mut out = Bounded { bytes: Vec::new(), limit_bytes };
+        let result = env.get_template(env::NAME).and_then(|t| t.render_captured_to(context, &mut out).map(|_| ()));
+        match result {
+            Ok(()) => String::from_utf8(out.bytes).map_err(|_| run_error("wrote bytes that are not UTF-8")),
+            Err(e) => Err(explain(e)),
+        }
+    }
+}
+
+fn with_response(messages: &[Message], response: &str) -> Vec<Message> {
+    let mut all = messages.to_vec();
+    all.push(Message::new("assistant", response));
+    all
+}
+
+fn run_error(problem: &str) -> FormatError {
+    FormatError::invalid("chat_template", "render", problem)
+}
+
+fn cannot_continue(why: &str) -> FormatError {
+    run_error(&format!("the last message cannot be continued with this template: {why}"))
+}
+
+fn explain(error: minijinja::Error) -> FormatError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(e) = cause {
+        if let Some(raised) = e.downcast_ref::<env::Raised>() {
+            return FormatError::TemplateRaised { message: raised.0.clone() };
+        }
+        cause = e.source();
+    }
+    match error.kind() {
+        ErrorKind::OutOfFuel => run_error("uses more steps than any conversation of this size should need"),
+        ErrorKind::WriteFailure => run_error("writes far more text than the messages have"),
+        _ => run_error(&format!("failed: {error}")),
+    }
+}
+
+/// A writer that refuses to grow beyond its limit.
+struct Bounded {
+    bytes: Vec<u8>,
+    limit_bytes: usize,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + piece.len() > self.limit_bytes {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A special token is a string or an object with `content`.
+fn special_token(fields: &Fields<'_>, name: &str) -> Result<Option<String>, FormatError> {
+    match fields.get(name) {
+        Some(serde_json::Value::Object(_)) => {
+            let object = fields.object(name)?;
+            Ok(object.map(|o| o.text("content")).transpose()?.flatten().map(str::to_owned))
+        }
+        _ => Ok(fields.text(name)?.map(str::to_owned)),
+    }
+}
+
+/// `chat_template` is a string or a list of named ones, of which `default` is the one for chat.
+fn configured_template(config: &Fields<'_>) -> Result<Option<String>, FormatError> {
+    const FIELD: &str = "chat_template";
+    let Some(serde_json::Value::Array(list)) = config.get(FIELD) else {
+        return Ok(config.text(FIELD)?.map(str::to_owned));
+    };
+    let named = |wanted: &str| list.iter().find(|t| t.get("name").and_then(|n| n.as_str()) == Some(wanted));
+    let template = named("default").and_then(|t| t.get("template")).and_then(|t| t.as_str());
+    let names: Vec<&str> = list.iter().filter_map(|t| t.get("name").and_then(|n| n.as_str())).take(8).collect();
+    match template {
+        Some(text) => Ok(Some(text.to_owned())),
+        None => Err(config.unsupported(FIELD, quoted(&names.join(", ")), "a string, or a list with one named default")),
+    }
+}

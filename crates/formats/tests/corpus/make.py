@@ -1,0 +1,258 @@
+"""Writes the seed corpora of the fuzz targets: good files, cut ones, and hostile ones. Deterministic; no dependencies.
+
+Run: python make.py
+"""
+
+import json
+import pathlib
+import struct
+
+HERE = pathlib.Path(__file__).parent
+
+
+def put(target, name, data):
+    folder = HERE / target
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def container(header, data=b"", length=None):
+    text = header if isinstance(header, str) else json.dumps(header)
+    return struct.pack("<Q", len(text) if length is None else length) + text.encode() + data
+
+
+def tensor(dtype, shape, begin, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def safetensors():
+    good = container({"__metadata__": {"format": "pt"}, "a": tensor("F32", [2], 0, 8), "b": tensor("BF16", [3], 8, 14)}, bytes(14))
+    files = {
+        "good": good,
+        "empty": b"",
+        "no_tensors": container("{}"),
+        "cut_length": good[:5],
+        "cut_header": good[:40],
+        "cut_data": good[:-1],
+        "trailing": good + b"x",
+        "length_max": b"\xff" * 8,
+        "length_huge": struct.pack("<Q", 1 << 40) + b"{}",
+        "length_over": container("{}", length=100),
+        "shape_overflow": container({"a": tensor("F64", [1 << 63, 2], 0, 0)}),
+        "shape_overflow_to_zero": container({"a": tensor("F32", [1 << 32, 1 << 32], 0, 0)}),
+        "shape_zero_times_huge": container({"a": tensor("F32", [0, (1 << 64) - 1], 0, 0)}),
+        "offsets_huge": container({"a": tensor("U8", [1], (1 << 64) - 2, (1 << 64) - 1)}, b"x"),
+        "offsets_reversed": container({"a": tensor("U8", [1], 1, 0)}, b"x"),
+        "overlap": container({"a": tensor("U8", [2], 0, 2), "b": tensor("U8", [2], 1, 3)}, b"xyz"),
+        "hole": container({"a": tensor("U8", [1], 1, 2)}, b"xy"),
+        "repeated": container('{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'),
+        "many_dimensions": container({"a": tensor("U8", [1] * 5000, 0, 1)}, b"x"),
+        "many_tensors": container({f"t{i}": tensor("U8", [0], 0, 0) for i in range(2000)}),
+        "deep_json": container("[" * 10000),
+        "deep_metadata": container('{"__metadata__":' + '{"a":' * 5000),
+        "bad_utf8": struct.pack("<Q", 6) + b'{"\xff":1',
+        "escapes": container('{"\\u0000\\ud83d\\udc05":{"dtype":"F16","shape":[],"data_offsets":[0,2]}}', b"\x00\x7c"),
+        "lone_surrogate": container('{"\\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'),
+        "float_offset": container('{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1e0]}}', b"x"),
+    }
+    for name, data in files.items():
+        put("safetensors", name, data)
+
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 1000,
+    "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True,
+    "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                     "original_max_position_embeddings": 256},
+    "bos_token_id": 1, "eos_token_id": [2, 3], "hidden_act": "silu",
+}
+
+
+def config():
+    def changed(**changes):
+        return json.dumps({**CONFIG, **changes})
+
+    files = {
+        "good": changed(),
+        "qwen2": changed(model_type="qwen2", architectures=None),
+        "mistral": changed(model_type="mistral", architectures=None, sliding_window=None),
+        "rope_parameters": changed(rope_scaling=None, rope_parameters={"rope_type": "linear", "factor": 2, "rope_theta": 5e5}),
+        "cut": changed()[:100],
+        "empty": "",
+        "null": "null",
+        "zero_heads": changed(num_attention_heads=0),
+        "zero_kv_heads": changed(num_key_value_heads=0),
+        "huge": changed(hidden_size=2**64 - 1, vocab_size=2**64 - 1, num_hidden_layers=2**64 - 1),
+        "beyond_u64": changed().replace("1000", "1" + "0" * 400),
+        "float_beyond": changed().replace("500000.0", "1e999"),
+        "nan": changed(rope_theta=float("nan")),
+        "negative": changed(hidden_size=-64),
+        "largest": changed(hidden_size=1 << 16, num_hidden_layers=1 << 10, vocab_size=1 << 22, intermediate_size=1 << 20),
+        "ramp_equal": changed(rope_scaling={**CONFIG["rope_scaling"], "high_freq_factor": 1.0}),
+        "rope_nested": changed(rope_parameters={"full_attention": {"rope_type": "default"}}),
+        "many_eos": changed(eos_token_id=list(range(100000))),
+        "deep": '{"model_type":' + "[" * 10000,
+        "wrong_types": json.dumps({key: [key] for key in CONFIG}),
+        "long_value": changed(model_type="x" * 100000),
+        "generation": json.dumps({"eos_token_id": 2, "temperature": 0.6, "top_p": 0.9, "top_k": 50}),
+    }
+    for name, data in files.items():
+        put("config", name, data)
+
+
+def index():
+    def mapped(**weight_map):
+        return json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map})
+
+    files = {
+        "good": mapped(a="model-00001-of-00002.safetensors", b="model-00002-of-00002.safetensors"),
+        "empty": "",
+        "no_map": "{}",
+        "parent": mapped(a="../model.safetensors"),
+        "absolute": mapped(a="/model.safetensors"),
+        "backslash": mapped(a="..\\model.safetensors"),
+        "nul": mapped(a="a\x00.safetensors"),
+        "dots": mapped(a=".."),
+        "long": mapped(a="x" * 100000 + ".safetensors"),
+        "unicode": mapped(a="模型.safetensors"),
+        "repeated": '{"weight_map":{"a":"x.safetensors","a":"y.safetensors"}}',
+        "not_strings": mapped(a=1),
+        "many": mapped(**{f"t{i}": f"s{i}.safetensors" for i in range(3000)}),
+        "cut": mapped(a="model.safetensors")[:40],
+        "deep": '{"weight_map":' + '{"a":' * 10000,
+    }
+    for name, data in files.items():
+        put("index", name, data)
+
+
+TEMPLATES = {
+    "good": "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}",
+    "generation": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
+    "raises": "{{ raise_exception('no ' ~ messages[0].role) }}",
+    "dates": "{{ strftime_now('%A %-d %B %Y %j %U') }}",
+    "cut": "{% for m in messages %}{{ m.con",
+    "loops": "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+    "output": "{% for i in range(100000) %}{{ 'x' * 10000 }}{% endfor %}",
+    "doubling": "{% set n = namespace(x='xx') %}{% for i in range(1000) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+    "repeat_string": "{{ ('x' * 99999999) | length }}{{ ('x' * 99999999) | length }}",
+    "repeat_list": "{{ ([1] * 99999999) | length }}{{ ([[1] * 1000] * 1000) | tojson | length }}",
+    "list_growth": "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x | length }}",
+    "nested_lists": "{% set n = namespace(x=[]) %}{% for i in range(5000) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x | tojson }}",
+    "printed_nesting": "{% set n = namespace(x=[]) %}{% for i in range(5000) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x }}",
+    "compared_nesting": "{% set n = namespace(x=[], y=[]) %}{% for i in range(5000) %}{% set n.x = [n.x] %}{% set n.y = [n.y] %}{% endfor %}{{ n.x == n.y }}",
+    "macro_recursion": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "call_recursion": "{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{% endmacro %}{{ m() }}",
+    "loop_recursion": "{% for i in [[]] recursive %}{{ loop([[]]) }}{% endfor %}",
+    "self_namespace": "{% set n = namespace() %}{% set n.n = n %}{{ n }}{{ n | tojson }}",
+    "self_namespace_list": "{% set n = namespace() %}{% set n.n = [n] %}{{ n == n }}",
+    "deep_parentheses": "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+    "deep_ifs": "{% if 1 %}" * 3000 + "{% endif %}" * 3000,
+    "long_sum": "{{ " + "1+" * 5000 + "1 }}",
+    "long_not": "{{ " + "not " * 5000 + "1 }}",
+    "long_minus": "{{ " + "-" * 5000 + "1 }}",
+    "long_filters": "{{ 1" + " | string" * 5000 + " }}",
+    "long_attributes": "{{ messages" + "[0]" * 5000 + " }}",
+    "long_elifs": "{% if 0 %}" + "{% elif 0 %}" * 3000 + "{% endif %}",
+    "long_concat": "{{ " + "'a' ~ " * 5000 + "'a' }}",
+    "long_ternary": "{{ " + "1 if 0 else " * 3000 + "2 }}",
+    "power": "{{ 2 ** 100000 }}{{ 9 ** 9 ** 9 ** 9 }}",
+    "shift": "{{ 10 ** 38 * 10 ** 38 }}{{ -(2 ** 127) // -1 }}{{ -(2 ** 127) % -1 }}",
+    "range_bounds": "{{ range(0, 9223372036854775807, 1) | list }}{{ range(5, 0, 0) }}",
+    "indent": "{{ 'x\ny' | indent(99999999) }}",
+    "center": "{{ 'x' | center(99999999) }}{{ '%99999999d' | format(1) }}{{ '{:99999999}'.format(1) }}",
+    "batch": "{{ [1] | batch(99999999, 0) | list | length }}{{ [1] | slice(99999999) | list | length }}",
+    "replace_growth": "{{ ('x' * 10000).replace('x', 'y' * 10000) | length }}",
+    "join_growth": "{{ (('y' * 10000).join(range(10000))) | length }}",
+    "empty_separator": "{{ 'abc'.split('') }}{{ 'abc'.replace('', 'x') }}{{ 'abc'.partition('') }}",
+    "slices": "{{ 'abc'[::0] }}",
+    "negative_slices": "{{ 'ü🐅c'[-99999999999:99999999999:-3] }}{{ [1,2,3][::-1] }}{{ 'abc'[5:1] }}",
+    "wrong_types": "{{ messages.strip() }}{{ 1.items() }}",
+    "json_keys": "{{ {1: 2, none: 3, true: 4} | tojson }}{{ {'a': undefined_thing} | tojson }}",
+    "include": "{% include 'x' %}{% import 'y' as y %}",
+    "extends": "{% extends 'chat_template' %}{% block a %}{% endblock %}",
+    "include_self": "{% include 'chat_template' %}",
+    "blocks": "{% block a %}{{ self.a() }}{% endblock %}",
+    "super": "{% block a %}{{ super() }}{% endblock %}",
+    "unclosed_generation": "{% generation %}x",
+    "only_end_generation": "{% endgeneration %}",
+    "unclosed_tag": "{% generation",
+    "raw": "{% raw %}{% generation %}{{ x }}{% endraw %}",
+    "bad_bytes": b"\xff\xfe{{ 1 }}",
+    "nul": "\x00{{ '\x00' }}",
+    "debug": "{{ debug() }}",
+}
+
+
+def templates():
+    for name, source in TEMPLATES.items():
+        put("template", name, source)
+
+
+def tokenizer_config():
+    files = {
+        "good": json.dumps({"bos_token": "<s>", "eos_token": {"content": "</s>"}, "chat_template": TEMPLATES["good"]}),
+        "named": json.dumps({"chat_template": [{"name": "default", "template": TEMPLATES["generation"]}, {"name": "tool", "template": "x"}]}),
+        "no_default": json.dumps({"chat_template": [{"name": "tool", "template": "x"}]}),
+        "list_of_wrong": json.dumps({"chat_template": [1, None, {"name": 5}, {"name": "default", "template": 7}]}),
+        "not_text": json.dumps({"chat_template": 5}),
+        "no_template": json.dumps({"bos_token": "<s>"}),
+        "token_of_wrong_type": json.dumps({"bos_token": [1], "chat_template": "x"}),
+        "token_object_without_content": json.dumps({"bos_token": {"a": 1}, "chat_template": "{{ bos_token }}"}),
+        "long_token": json.dumps({"bos_token": "x" * 100000, "chat_template": "{% for i in range(100000) %}{{ bos_token }}{% endfor %}"}),
+        "empty": "",
+        "cut": json.dumps({"chat_template": TEMPLATES["good"]})[:60],
+        "deep": '{"chat_template":' + "[" * 10000,
+        "hostile": json.dumps({"chat_template": TEMPLATES["doubling"]}),
+    }
+    for name, data in files.items():
+        put("tokenizer_config", name, data)
+
+
+ADAPTER = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "bias": "none"}
+Q = "base_model.model.model.layers.0.self_attn.q_proj."
+
+
+def peft():
+    def weights(a=(2, 8), b=(8, 2), dtype="F32", fill=b"\x00\x00\x80\x3f"):
+        size = {"F32": 4, "BF16": 2, "I8": 1}[dtype]
+        split, end = a[0] * a[1] * size, (a[0] * a[1] + b[0] * b[1]) * size
+        header = {Q + "lora_A.weight": tensor(dtype, list(a), 0, split), Q + "lora_B.weight": tensor(dtype, list(b), split, end)}
+        return container(header, (fill * end)[:end])
+
+    def changed(**changes):
+        return json.dumps({**ADAPTER, **changes}).encode()
+
+    good = changed() + b"\0" + weights()
+    files = {
+        "good": good,
+        "bf16": changed() + b"\0" + weights(dtype="BF16", fill=b"\x80\x3f"),
+        "i8": changed() + b"\0" + weights(dtype="I8"),
+        "pattern": changed(target_modules="all-linear") + b"\0" + weights(),
+        "rank_mismatch": changed(r=3) + b"\0" + weights(),
+        "rank_zero": changed(r=0) + b"\0" + weights((0, 8), (8, 0)),
+        "rank_huge": changed(r=2**63) + b"\0" + weights(),
+        "transposed": changed() + b"\0" + weights((8, 2), (2, 8)),
+        "nan": changed() + b"\0" + weights(fill=b"\xff\xff\xff\x7f"),
+        "no_weights": changed(),
+        "empty": b"",
+        "only_separator": b"\0",
+        "cut": good[:-3],
+        "cut_header": good[:150],
+        "no_modules": changed(target_modules=[]) + b"\0" + container("{}"),
+        "dora": changed(use_dora=True) + b"\0" + weights(),
+        "rank_pattern": changed(rank_pattern={"q_proj": 8}) + b"\0" + weights(),
+        "wrong_layer": (changed() + b"\0" + weights()).replace(b"layers.0", b"layers.9"),
+        "alpha_nan": changed(lora_alpha=float("nan")) + b"\0" + weights(),
+    }
+    for name, data in files.items():
+        put("peft", name, data)
+
+
+if __name__ == "__main__":
+    safetensors()
+    config()
+    index()
+    templates()
+    tokenizer_config()
+    peft()

@@ -1,0 +1,160 @@
+//! `config.json`: families, both spellings of rotary parameters, and refusals that name field and value.
+
+use serde_json::{Value, json};
+use tiger_formats::{Architecture, ModelConfig, Rope, RopeScaling};
+
+use crate::support::{architecture, llama_config, refuses, with, without};
+
+fn parse(config: &Value) -> Result<ModelConfig, tiger_formats::FormatError> {
+    ModelConfig::parse("config.json", config.to_string().as_bytes())
+}
+
+#[test]
+fn a_llama_configuration_is_read_whole() {
+    let config = parse(&llama_config()).unwrap();
+    let expected = Architecture {
+        hidden: 8,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 2,
+        ffn: 12,
+        vocab: 16,
+        norm_eps: 1e-5,
+        rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
+        context_length: 64,
+        tied: false,
+        qkv_bias: false,
+        o_bias: false,
+        mlp_bias: false,
+    };
+    assert_eq!(config.architecture, expected);
+    assert_eq!((config.declared_tied, config.bos_id, config.eos_ids), (Some(false), Some(1), vec![2, 3]));
+}
+
+#[test]
+fn absent_fields_take_the_family_defaults() {
+    let mut config = llama_config();
+    for field in [
+        "num_key_value_heads",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "rope_theta",
+        "tie_word_embeddings",
+        "hidden_act",
+        "architectures",
+        "bos_token_id",
+        "eos_token_id",
+    ] {
+        config = without(&config, field);
+    }
+    let parsed = parse(&config).unwrap();
+    assert_eq!((parsed.declared_tied, parsed.bos_id, parsed.eos_ids.len()), (None, None, 0));
+    let a = parsed.architecture;
+    assert_eq!((a.kv_heads, a.context_length, a.norm_eps, a.rope.theta, a.tied), (4, 2048, 1e-6, 10_000.0, false));
+    let context = |family: &str| architecture(&with(&config, json!({"model_type": family}))).context_length;
+    assert_eq!((context("mistral"), context("qwen2")), (131_072, 32_768));
+}
+
+#[test]
+fn biases_follow_the_family() {
+    let biases = |changes: Value| {
+        let a = architecture(&without(&with(&llama_config(), changes), "architectures"));
+        (a.qkv_bias, a.o_bias, a.mlp_bias)
+    };
+    assert_eq!(biases(json!({"attention_bias": true})), (true, true, false));
+    assert_eq!(biases(json!({"mlp_bias": true})), (false, false, true));
+    assert_eq!(biases(json!({"model_type": "qwen2", "use_sliding_window": false, "sliding_window": 8})), (true, false, false));
+    assert_eq!(biases(json!({"model_type": "mistral", "sliding_window": 64})), (false, false, false));
+    assert_eq!(biases(json!({"model_type": "mistral", "sliding_window": null})), (false, false, false));
+}
+
+#[test]
+fn rotary_parameters_in_both_spellings() {
+    let ramp = json!({"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192, "rope_type": "llama3"});
+    let llama3 = RopeScaling::Llama3 { factor: 32.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192 };
+    let new = with(&ramp, json!({"rope_theta": 500000}));
+    let plain = without(&llama_config(), "rope_theta");
+    let cases = [
+        (json!({"rope_theta": 500000, "rope_scaling": ramp}), 500_000.0, llama3.clone()),
+        (json!({"rope_parameters": new}), 500_000.0, llama3.clone()),
+        (json!({"rope_theta": 500000.0, "rope_parameters": new, "rope_scaling": ramp}), 500_000.0, llama3),
+        (json!({"rope_scaling": {"type": "linear", "factor": 4}}), 10_000.0, RopeScaling::Linear { factor: 4.0 }),
+        (json!({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}), 1e6, RopeScaling::None),
+        (json!({"rope_parameters": {"rope_theta": 1e6}}), 1e6, RopeScaling::None),
+        (json!({"rope_scaling": null}), 10_000.0, RopeScaling::None),
+    ];
+    for (changes, theta, scaling) in cases {
+        assert_eq!(architecture(&with(&plain, changes.clone())).rope, Rope { theta, scaling }, "{changes}");
+    }
+}
+
+#[test]
+fn refusals_name_field_and_value() {
+    let ramp = |changes: Value| {
+        json!({"rope_scaling": with(&json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}), changes)})
+    };
+    let cases: Vec<(Value, &[&str])> = vec![
+        (json!({"model_type": "gpt2"}), &["model_type", "gpt2", "llama, mistral, qwen2"]),
+        (json!({"model_type": "mixtral"}), &["mixtral"]),
+        (json!({"model_type": null}), &["model_type", "missing"]),
+        (json!({"model_type": 3}), &["model_type", "a string"]),
+        (json!({"architectures": ["LlamaForSequenceClassification"]}), &["architectures", "LlamaForCausalLM"]),
+        (json!({"hidden_act": "gelu"}), &["hidden_act", "gelu", "silu"]),
+        (json!({"quantization_config": {"quant_method": "gptq"}}), &["quantization_config", "gptq", "BF16"]),
+        (json!({"num_local_experts": 8}), &["num_local_experts", "dense"]),
+        (json!({"partial_rotary_factor": 0.5}), &["partial_rotary_factor"]),
+        (json!({"hidden_size": 0}), &["hidden_size", "integer from 1"]),
+        (json!({"hidden_size": -8}), &["hidden_size", "-8"]),
+        (json!({"hidden_size": 8.5}), &["hidden_size", "8.5"]),
+        (json!({"hidden_size": 1u64 << 40}), &["hidden_size"]),
+        (json!({"hidden_size": null}), &["hidden_size", "missing"]),
+        (json!({"hidden_size": 9}), &["head_dim", "4 heads do not divide 9"]),
+        (json!({"hidden_size": 4}), &["head_dim", "is 1, must be even"]),
+        (json!({"head_dim": 7}), &["head_dim", "even"]),
+        (json!({"num_key_value_heads": 3}), &["num_key_value_heads", "does not divide"]),
+        (json!({"num_hidden_layers": 100000}), &["num_hidden_layers"]),
+        (json!({"vocab_size": 1u64 << 33}), &["vocab_size"]),
+        (json!({"rms_norm_eps": 0}), &["rms_norm_eps"]),
+        (json!({"rope_theta": "big"}), &["rope_theta", "big"]),
+        (json!({"rope_theta": 0.5}), &["rope_theta"]),
+        (json!({"tie_word_embeddings": "yes"}), &["tie_word_embeddings"]),
+        (json!({"eos_token_id": 16}), &["eos_token_id", "16", "vocabulary of 16"]),
+        (json!({"eos_token_id": [1, "x"]}), &["eos_token_id"]),
+        (json!({"eos_token_id": vec![1; 65]}), &["eos_token_id", "at most 64"]),
+        (json!({"bos_token_id": -1}), &["bos_token_id"]),
+        (json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}), &["rope_scaling.rope_type", "yarn", "default, linear, llama3"]),
+        (json!({"rope_scaling": {"type": "dynamic", "factor": 4.0}}), &["rope_scaling.type", "dynamic"]),
+        (json!({"rope_parameters": {"rope_type": "longrope"}}), &["rope_parameters.rope_type", "longrope"]),
+        (json!({"rope_scaling": {"factor": 4.0}}), &["rope_scaling.rope_type", "missing"]),
+        (json!({"rope_parameters": {"full_attention": {"rope_type": "default"}}}), &["rope_type"]),
+        (json!({"rope_scaling": {"rope_type": "linear"}}), &["rope_scaling.factor", "missing"]),
+        (json!({"rope_scaling": [1]}), &["rope_scaling", "an object"]),
+        (json!({"rope_parameters": {"rope_theta": 5e5}}), &["rope_theta", "500000"]),
+        (json!({"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": {"rope_type": "default"}}), &["contradicts"]),
+        (ramp(json!({"factor": 0.5})), &["rope_scaling.factor"]),
+        (ramp(json!({"high_freq_factor": 1.0})), &["high_freq_factor", "above low_freq_factor"]),
+        (ramp(json!({"original_max_position_embeddings": null})), &["original_max_position_embeddings", "missing"]),
+        (json!({"model_type": "mistral", "architectures": null, "sliding_window": 32}), &["sliding_window", "32", "64"]),
+        (json!({"model_type": "qwen2", "architectures": null, "use_sliding_window": true, "sliding_window": 8}), &["sliding_window"]),
+        (json!({"layer_types": ["full_attention", "sliding_attention"]}), &["layer_types", "sliding_attention"]),
+    ];
+    for (changes, parts) in cases {
+        refuses(parse(&with(&llama_config(), changes)), &[&["config.json"], parts].concat());
+    }
+    for text in ["", "[]", "{", "nul", "{\"model_type\": \"llama\"}"] {
+        refuses(ModelConfig::parse("config.json", text.as_bytes()), &["config.json"]);
+    }
+}
+
+#[test]
+fn the_largest_sizes_do_not_overflow() {
+    let huge = with(
+        &llama_config(),
+        json!({"hidden_size": 1 << 16, "num_hidden_layers": 1024, "num_attention_heads": 1024,
+            "num_key_value_heads": 1024, "head_dim": 1024, "intermediate_size": 1 << 20, "vocab_size": 1 << 22}),
+    );
+    assert!(architecture(&huge).parameters() > 1 << 40);
+}

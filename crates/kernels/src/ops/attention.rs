@@ -1,1 +1,0 @@
-//! attention (being written).

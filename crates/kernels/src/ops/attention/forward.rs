@@ -1,0 +1,377 @@
+//! The forward of attention: tiles of query rows against blocks of keys. Does not know what is done with the output.
+//!
+//! A task is one key head and some tokens of one segment. Its rows (token, head of the group) go in tiles of six through every block:
+//! scores with sixteen keys in the lanes, softmax of the block, weighted values with the head's columns in the lanes, merge.
+
+use super::kv::Storage;
+use super::{AttentionOutput, AttentionShape, BLOCK_TOKENS, KvRead, KvShape, PAGE_TOKENS, PageId, Rows, Segment, check_segments};
+use crate::Cpu;
+use crate::ops::rows::{Shared, with_scratch};
+use crate::simd::tile::{Broadcast, Element, TILE_ROWS, tile, with_rows};
+use crate::simd::{LANES, Simd, dispatch, exp, log_sum_exp};
+
+/// Query rows of one task: enough to reuse a block of keys from the second-level cache, few enough to share out.
+const TASK_ROWS: usize = 96;
+
+/// o\[T, H·D\] = softmax(scale · q kᵀ) v over positions up to each row's own, lse\[T, H\] beside it. q's heads start at `q.column`.
+///
+/// # Panics
+/// When the shapes disagree or a page is missing.
+pub fn attention(cpu: &Cpu, shape: &AttentionShape, q: Rows, kv: KvRead, output: AttentionOutput) {
+    let kv_shape = KvShape { kv_heads: shape.kv_heads, head_dim: shape.head_dim };
+    check_segments(&kv_shape, kv.layer, kv.segments);
+    assert!(shape.heads.is_multiple_of(shape.kv_heads), "attention: query heads are a multiple of key heads");
+    match &kv.layer.storage {
+        Storage::F32(data) => run_tasks(cpu, shape, q, Cache { data, segments: kv.segments }, output),
+        Storage::Bf16(data) => run_tasks(cpu, shape, q, Cache { data, segments: kv.segments }, output),
+    }
+}
+
+/// The cache with its element type known.
+struct Cache<'a, E> {
+    data: &'a [E],
+    segments: &'a [Segment<'a>],
+}
+
+/// Some tokens of one segment and one key head.
+struct Task<'a, E> {
+    /// Keys of the head in page p: `k[p · page_elements ..]`.
+    k: &'a [E],
+    /// Values of the head in page p: `v[p · page_elements ..]`.
+    v: &'a [E],
+    pages: &'a [PageId],
+    shape: KvShape,
+    group: usize,
+    /// Position of the task's first token.
+    start: usize,
+    /// (token, head of the group)
+    rows: usize,
+}
+
+fn run_tasks<E: Element>(cpu: &Cpu, shape: &AttentionShape, q: Rows, cache: Cache<E>, output: AttentionOutput) {
+    let kv_shape = KvShape { kv_heads: shape.kv_heads, head_dim: shape.head_dim };
+    let (group, d) = (shape.group(), shape.head_dim);
+    let task_tokens = (TASK_ROWS / group).max(1);
+    let mut parts = Vec::new();
+    for s in cache.segments {
+        for first in (0..s.rows.len()).step_by(task_tokens) {
+            parts.push((s, first..s.rows.len().min(first + task_tokens)));
+        }
+    }
+    let width = shape.heads * d;
+    let (o, lse) = (Shared::new(output.o), Shared::new(output.lse));
+    cpu.run(parts.len() * shape.kv_heads, &|i| {
+        let (segment, tokens) = &parts[i / shape.kv_heads];
+        let head = i % shape.kv_heads;
+        let values = shape.kv_heads * kv_shape.k_elements() + head * kv_shape.v_elements();
+        let task = Task {
+            k: &cache.data[head * kv_shape.k_elements()..],
+            v: &cache.data[values..],
+            pages: segment.pages,
+            shape: kv_shape,
+            group,
+            start: segment.start + tokens.start,
+            rows: tokens.len() * group,
+        };
+        let scratch = Scratch::layout(&task);
+        with_scratch(scratch.len, |memory| {
+            let first_row = segment.rows.start + tokens.start;
+            let columns = head * group * d..(head + 1) * group * d;
+            for t in 0..tokens.len() {
+                let row = &q.row(first_row + t, width)[columns.clone()];
+                scratch.pack_queries(memory, &task, t, row, shape.scale);
+            }
+            attend(cpu.isa(), &task, &scratch, memory);
+            for t in 0..tokens.len() {
+                let (row, heads) = (first_row + t, head * group..(head + 1) * group);
+                let at = row * width + columns.start;
+                // SAFETY: a token's heads belong to one task.
+                let (o, lse) = unsafe {
+                    (o.slice(at..at + columns.len()), lse.slice(row * shape.heads + heads.start..row * shape.heads + heads.end))
+                };
+                scratch.finish(memory, &task, t, o, lse);
+            }
+        });
+    });
+}
+
+/// Where a task's intermediate values stand in its memory.
+struct Scratch {
+    /// Scaled queries, per tile \[D\]\[rows of the tile\]
+    q: usize,
+    /// Output so far, \[rows\]\[D padded\]
+    o: usize,
+    /// Maximum so far, \[rows\]
+    maximum: usize,
+    /// Sum so far, \[rows\]
+    sum: usize,
+    /// Scores, then probabilities of one tile and block, \[6\]\[256\]
+    scores: usize,
+    /// Weighted values of one tile and block, \[6\]\[D padded\]
+    block: usize,
+    len: usize,
+}
+
+impl Scratch {
+    fn layout<E>(task: &Task<E>) -> Scratch {
+        let (rows, padded) = (task.rows, task.shape.padded_dim());
+        let o = (rows * task.shape.head_dim).next_multiple_of(LANES);
+        let maximum = o + rows * padded;
+        let sum = maximum + rows;
+        let scores = (sum + rows).next_multiple_of(LANES);
+        let block = scores + TILE_ROWS * BLOCK_TOKENS;
+        Scratch { q: 0, o, maximum, sum, scores, block, len: block + TILE_ROWS * padded }
+    }
+
+    /// Puts the group's heads of token `t` into their tiles and starts their rows.
+    fn pack_queries<E>(&self, memory: &mut [f32], task: &Task<E>, t: usize, heads: &[f32], scale: f32) {
+        let (d, padded) = (task.shape.head_dim, task.shape.padded_dim());
+        for (h, head) in heads.chunks(d).enumerate() {
+            let row = t * task.group + h;
+            let first = row / TILE_ROWS * TILE_ROWS;
+            let tile_rows = TILE_ROWS.min(task.rows - first);
+            let tile = &mut memory[self.q + first * d..][..tile_rows * d];
+            for (i, x) in head.iter().enumerate() {
+                tile[i * tile_rows + row - first] = x * scale;
+            }
+            memory[self.o + row * padded..][..padded].fill(0.0);
+            memory[self.maximum + row] = f32::MIN;
+            memory[self.sum + row] = 0.0;
+        }
+    }
+
+    fn finish<E>(&self, memory: &[f32], task: &Task<E>, t: usize, o: &mut [f32], lse: &mut [f32]) {
+        let (d, padded) = (task.shape.head_dim, task.shape.padded_dim());
+        for (h, (o, lse)) in o.chunks_mut(d).zip(lse).enumerate() {
+            let row = t * task.group + h;
+            let sum = memory[self.sum + row];
+            *lse = log_sum_exp(memory[self.maximum + row], sum);
+            for (o, x) in o.iter_mut().zip(&memory[self.o + row * padded..]) {
+                *o = x / sum;
+            }
+        }
+    }
+}
+
+dispatch!(fn attend<E: Element>(task: &Task<E>, scratch: &Scratch, memory: &mut [f32]) = attend_kernel);
+
+#[inline(always)]
+unsafe fn attend_kernel<S: Simd, E: Element>(task: &Task<E>, scratch: &Scratch, memory: &mut [f32]) {
+    let last = task.start + (task.rows - 1) / task.group;
+    for block in 0..=last / BLOCK_TOKENS {
+        for first in (0..task.rows).step_by(TILE_ROWS) {
+            let rows = TILE_ROWS.min(task.rows - first);
+            let keys = |row: usize| (task.start + (first + row) / task.group + 1).saturating_sub(block * BLOCK_TOKENS).min(BLOCK_TOKENS);
+            if keys(rows - 1) == 0 {
+                continue;
+            }
+            let mut counts = [0; TILE_ROWS];
+            for (row, count) in counts.iter_mut().enumerate().take(rows) {
+                *count = keys(row);
+            }
+            let at = At { first, block, counts };
+            // SAFETY: the caller's promise.
+            unsafe {
+                with_rows!(rows, S::WIDE, |R, C| block_tile::<S, E, R, C>(task, scratch, memory, &at));
+            }
+        }
+    }
+}
+
+/// One tile in one block.
+struct At {
+    /// First row of the tile.
+    first: usize,
+    block: usize,
+    /// Keys of the block that each row sees; ascending, 0 for rows whose token stands before the block.
+    counts: [usize; TILE_ROWS],
+}
+
+#[inline(always)]
+unsafe fn block_tile<S: Simd, E: Element, const R: usize, const C: usize>(
+    task: &Task<E>,
+    scratch: &Scratch,
+    memory: &mut [f32],
+    at: &At,
+) {
+    // SAFETY: the caller's promise; offsets as laid out.
+    unsafe {
+        score::<S, E, R, C>(task, scratch, memory, at);
+        let (maxima, sums) = softmax::<S, R>(&mut memory[scratch.scores..][..R * BLOCK_TOKENS], at);
+        weigh::<S, E, R, C>(task, scratch, memory, at);
+        merge::<S, R>(task, scratch, memory, at, (maxima, sums));
+    }
+}
+
+/// Scores of the tile's rows with the block's keys.
+#[inline(always)]
+unsafe fn score<S: Simd, E: Element, const R: usize, const C: usize>(
+    task: &Task<E>,
+    scratch: &Scratch,
+    memory: &mut [f32],
+    at: &At,
+) {
+    let d = task.shape.head_dim;
+    let pages = &task.pages[at.block * (BLOCK_TOKENS / PAGE_TOKENS)..][..at.counts[R - 1].div_ceil(PAGE_TOKENS)];
+    let base = memory.as_mut_ptr();
+    let a = Broadcast { first: base.wrapping_add(scratch.q + at.first * d), row: 1, step: R };
+    let mut done = 0;
+    // SAFETY: pages were checked against the cache; the tile's memory is laid out for R rows of a block.
+    unsafe {
+        let scores = base.add(scratch.scores);
+        while done + C <= pages.len() {
+            let mut b = [task.k.as_ptr(); C];
+            for c in 0..C {
+                b[c] = b[c].add(pages[done + c].0 as usize * task.shape.page_elements());
+            }
+            let mut acc = [[S::zero(); C]; R];
+            tile::<S, E, R, C>(&mut acc, d, a, b, PAGE_TOKENS);
+            for r in 0..R {
+                for c in 0..C {
+                    S::store(scores.add(r * BLOCK_TOKENS + (done + c) * PAGE_TOKENS), acc[r][c]);
+                }
+            }
+            done += C;
+        }
+        for (i, page) in pages.iter().enumerate().skip(done) {
+            let mut acc = [[S::zero(); 1]; R];
+            let b = task.k.as_ptr().add(page.0 as usize * task.shape.page_elements());
+            tile::<S, E, R, 1>(&mut acc, d, a, [b], PAGE_TOKENS);
+            for r in 0..R {
+                S::store(scores.add(r * BLOCK_TOKENS + i * PAGE_TOKENS), acc[r][0]);
+            }
+        }
+    }
+}
+
+/// Scores to exponentials in place; each row's maximum and sum.
+#[inline(always)]
+unsafe fn softmax<S: Simd, const R: usize>(scores: &mut [f32], at: &At) -> ([f32; R], [f32; R]) {
+    let (mut maxima, mut sums) = ([f32::MIN; R], [0.0; R]);
+    for r in 0..R {
+        let row = &mut scores[r * BLOCK_TOKENS..][..at.counts[r].next_multiple_of(LANES)];
+        let valid = |i: usize| (at.counts[r] - i * LANES).min(LANES);
+        // SAFETY: the caller's promise; whole vectors of the row.
+        unsafe {
+            let lowest = S::splat(f32::MIN);
+            let mut maximum = lowest;
+            for (i, x) in row.chunks_exact(LANES).enumerate() {
+                maximum = S::max(maximum, S::first_n(S::load(x.as_ptr()), lowest, valid(i)));
+            }
+            maxima[r] = S::maximum(maximum);
+            let (mut sum, maximum) = (S::zero(), S::splat(maxima[r]));
+            for (i, x) in row.chunks_exact_mut(LANES).enumerate() {
+                let e = exp::<S>(S::sub(S::load(x.as_ptr()), maximum));
+                let e = S::first_n(e, S::zero(), valid(i));
+                sum = S::add(sum, e);
+                S::store(x.as_mut_ptr(), e);
+            }
+            sums[r] = S::sum(sum);
+        }
+    }
+    (maxima, sums)
+}
+
+/// Σ probability · value over the block's keys, ascending. Keys that only some of the tile's rows see are added row by row, so that a row
+/// never meets a key behind its own position (0 · NaN, and the sign of a zero).
+#[inline(always)]
+unsafe fn weigh<S: Simd, E: Element, const R: usize, const C: usize>(
+    task: &Task<E>,
+    scratch: &Scratch,
+    memory: &mut [f32],
+    at: &At,
+) {
+    let vectors = task.shape.padded_dim() / LANES;
+    let mut done = 0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        while done + C <= vectors {
+            weigh_columns::<S, E, R, C>(task, scratch, memory, at, done);
+            done += C;
+        }
+        while done < vectors {
+            weigh_columns::<S, E, R, 1>(task, scratch, memory, at, done);
+            done += 1;
+        }
+    }
+}
+
+/// [`weigh`] for the C vectors of columns from `vector` on.
+#[inline(always)]
+unsafe fn weigh_columns<S: Simd, E: Element, const R: usize, const C: usize>(
+    task: &Task<E>,
+    scratch: &Scratch,
+    memory: &mut [f32],
+    at: &At,
+    vector: usize,
+) {
+    let padded = task.shape.padded_dim();
+    let pages = &task.pages[at.block * (BLOCK_TOKENS / PAGE_TOKENS)..];
+    let base = memory.as_mut_ptr();
+    // SAFETY: pages were checked against the cache; the tile's memory is laid out for R rows of a block.
+    unsafe {
+        let columns = |key: usize| {
+            let page = pages[key / PAGE_TOKENS].0 as usize * task.shape.page_elements();
+            let first = task.v.as_ptr().add(page + key % PAGE_TOKENS * padded + vector * LANES);
+            let mut b = [first; C];
+            for (c, b) in b.iter_mut().enumerate() {
+                *b = first.add(c * LANES);
+            }
+            b
+        };
+        let probabilities = base.add(scratch.scores);
+        let mut acc = [[S::zero(); C]; R];
+        let shared = at.counts[0];
+        for key in (0..shared).step_by(PAGE_TOKENS) {
+            let a = Broadcast { first: probabilities.add(key), row: BLOCK_TOKENS, step: 1 };
+            tile::<S, E, R, C>(&mut acc, PAGE_TOKENS.min(shared - key), a, columns(key), padded);
+        }
+        for r in 0..R {
+            let mut row = [acc[r]];
+            for key in shared..at.counts[r] {
+                let a = Broadcast { first: probabilities.add(r * BLOCK_TOKENS + key), row: 0, step: 0 };
+                tile::<S, E, 1, C>(&mut row, 1, a, columns(key), padded);
+            }
+            for c in 0..C {
+                S::store(base.add(scratch.block + r * padded + (vector + c) * LANES), row[0][c]);
+            }
+        }
+    }
+}
+
+/// Adds the block to what the rows have so far, both rescaled to the larger maximum.
+#[inline(always)]
+unsafe fn merge<S: Simd, const R: usize>(task: &Task<impl Element>, scratch: &Scratch, memory: &mut [f32], at: &At, block: ([f32; R], [f32; R])) {
+    let padded = task.shape.padded_dim();
+    let (maxima, sums) = block;
+    let mut scales = [[0.0f32; LANES]; 2];
+    for r in 0..R {
+        let so_far = &mut memory[scratch.maximum + at.first + r];
+        let maximum = if *so_far > maxima[r] { *so_far } else { maxima[r] };
+        scales[0][r] = *so_far - maximum;
+        scales[1][r] = maxima[r] - maximum;
+        if at.counts[r] > 0 {
+            *so_far = maximum;
+        }
+    }
+    // SAFETY: the caller's promise; offsets as laid out.
+    unsafe {
+        for s in &mut scales {
+            S::store(s.as_mut_ptr(), exp::<S>(S::load(s.as_ptr())));
+        }
+        for r in 0..R {
+            if at.counts[r] == 0 {
+                continue;
+            }
+            let (old, new) = (scales[0][r], scales[1][r]);
+            let sum = &mut memory[scratch.sum + at.first + r];
+            *sum = sums[r] * new + *sum * old;
+            let (old, new) = (S::splat(old), S::splat(new));
+            let o = memory.as_mut_ptr().add(scratch.o + (at.first + r) * padded);
+            let block = memory.as_ptr().add(scratch.block + r * padded);
+            for i in (0..padded).step_by(LANES) {
+                S::store(o.add(i), S::fma(S::load(block.add(i)), new, S::mul(S::load(o.add(i)), old)));
+            }
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! linear (being written).

@@ -1,0 +1,200 @@
+//! The kernels for AVX2 and FMA: tiles of up to 6 rows by 16 columns, 12 accumulators in the 16 registers.
+//! One row takes all 64 columns at once, two rows 32, so that the weights stream through in order.
+//!
+//! Weights stay packed as they are and are unfolded in registers: bf16 by a shift (even k) or a mask (odd k), int8 into even and odd
+//! bytes. `maddubs` would be the obvious int8 instruction, but it saturates; `madd` of 16-bit pairs is exact.
+
+use super::block::{Block, Tile};
+use super::encode::ACTIVATION_GROUP;
+use super::weight::{PANEL, WEIGHT_GROUP};
+use std::arch::x86_64::*;
+
+/// Columns of a register.
+const LANES: usize = 8;
+/// Rows of the tallest tile.
+const ROWS: usize = 6;
+/// int8: steps (4 of K) of an activation group.
+const GROUP_STEPS: usize = ACTIVATION_GROUP / 4;
+
+/// Accumulators of a tile of R rows by C registers.
+type Acc<const R: usize, const C: usize> = [[__m256; C]; R];
+
+/// Runs `$tile` over the block's tiles: heights 1 to 6, each with as many columns as the registers hold.
+macro_rules! block {
+    ($(#[$doc:meta])* $name:ident, $tile:ident) => {
+        $(#[$doc])*
+        #[target_feature(enable = "avx2,fma")]
+        pub(super) unsafe fn $name(b: &Block) {
+            for (index, row, height) in b.tiles(ROWS) {
+                let width = match height {
+                    1 => 64,
+                    2 => 32,
+                    _ => 16,
+                };
+                for col in (0..PANEL).step_by(width) {
+                    let t = b.tile((index, row), (col, width), ROWS);
+                    // SAFETY: the tiles partition the block, whose pointers are good for what it says.
+                    unsafe {
+                        match height {
+                            1 => $tile::<1, 8>(b, &t),
+                            2 => $tile::<2, 4>(b, &t),
+                            3 => $tile::<3, 2>(b, &t),
+                            4 => $tile::<4, 2>(b, &t),
+                            5 => $tile::<5, 2>(b, &t),
+                            _ => $tile::<6, 2>(b, &t),
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
+
+block!(
+    /// acc = fma(x, w, acc) over ascending k.
+    f32_block,
+    f32_tile
+);
+block!(
+    /// Per pair of k: acc = fma(even, fma(odd, acc)).
+    bf16_block,
+    bf16_tile
+);
+block!(
+    /// Per activation group: an exact integer sum, then acc = fma(sum, w_scale · x_scale, acc).
+    int8_block,
+    int8_tile
+);
+
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn start<const R: usize, const C: usize>(b: &Block, t: &Tile) -> Acc<R, C> {
+    let mut acc = [[_mm256_setzero_ps(); C]; R];
+    if !b.fresh {
+        for (r, acc) in acc.iter_mut().enumerate() {
+            for (c, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: the tile lies in y.
+                *acc = unsafe { _mm256_loadu_ps(b.y.add((t.row + r) * b.y_stride + t.col + c * LANES)) };
+            }
+        }
+    }
+    acc
+}
+
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn finish<const R: usize, const C: usize>(b: &Block, t: &Tile, acc: &Acc<R, C>) {
+    for (r, acc) in acc.iter().enumerate() {
+        for (c, acc) in acc.iter().enumerate() {
+            // SAFETY: the tile lies in y.
+            unsafe { _mm256_storeu_ps(b.y.add((t.row + r) * b.y_stride + t.col + c * LANES), *acc) };
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn f32_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
+    // SAFETY: the tile lies in the block, and the loop makes `steps` steps of 64 words of w and one value of x.
+    unsafe {
+        let mut acc = start::<R, C>(b, t);
+        let (mut x, stride) = (b.x.add(t.row * b.x_stride).cast::<f32>(), b.x_stride / size_of::<f32>());
+        let mut w = b.w.add(t.col).cast::<f32>();
+        let mut ahead = t.ahead;
+        for _ in 0..b.steps {
+            let mut v = [_mm256_setzero_ps(); C];
+            for (c, v) in v.iter_mut().enumerate() {
+                *v = _mm256_load_ps(w.add(c * LANES));
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let a = _mm256_broadcast_ss(&*x.add(r * stride));
+                for (acc, v) in acc.iter_mut().zip(v) {
+                    *acc = _mm256_fmadd_ps(v, a, *acc);
+                }
+            }
+            ahead.step();
+            x = x.add(1);
+            w = w.add(PANEL);
+        }
+        finish::<R, C>(b, t, &acc);
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn bf16_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
+    // SAFETY: the tile lies in the block, and the loop makes `steps` steps of 64 words of w and two values of x.
+    unsafe {
+        let mut acc = start::<R, C>(b, t);
+        let (mut x, stride) = (b.x.add(t.row * b.x_stride).cast::<f32>(), b.x_stride / size_of::<f32>());
+        let mut w = b.w.add(t.col);
+        let mut ahead = t.ahead;
+        let odd = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+        for _ in 0..b.steps {
+            let mut v = [_mm256_setzero_ps(); C];
+            for (c, v) in v.iter_mut().enumerate() {
+                *v = _mm256_castsi256_ps(_mm256_and_si256(_mm256_load_si256(w.add(c * LANES).cast()), odd));
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let a = _mm256_broadcast_ss(&*x.add(r * stride + 1));
+                for (acc, v) in acc.iter_mut().zip(v) {
+                    *acc = _mm256_fmadd_ps(v, a, *acc);
+                }
+            }
+            for (c, v) in v.iter_mut().enumerate() {
+                *v = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_load_si256(w.add(c * LANES).cast())));
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let a = _mm256_broadcast_ss(&*x.add(r * stride));
+                for (acc, v) in acc.iter_mut().zip(v) {
+                    *acc = _mm256_fmadd_ps(v, a, *acc);
+                }
+            }
+            ahead.step();
+            x = x.add(2);
+            w = w.add(PANEL);
+        }
+        finish::<R, C>(b, t, &acc);
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn int8_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
+    // SAFETY: the tile lies in the block; per group the inner loop makes `GROUP_STEPS` steps of 64 words of w and four values of x.
+    unsafe {
+        let mut total = start::<R, C>(b, t);
+        let (mut x, stride) = (b.x.add(t.row * b.x_stride).cast::<i32>(), b.x_stride / size_of::<i32>());
+        let mut w = b.w.add(t.col);
+        let mut ahead = t.ahead;
+        let low = _mm256_set1_epi16(0xff);
+        for g in 0..b.steps / GROUP_STEPS {
+            let groups = b.groups.add(t.row * b.group_stride + g);
+            let mut sum = [[_mm256_setzero_si256(); C]; R];
+            for (r, sum) in sum.iter_mut().enumerate() {
+                *sum = [_mm256_set1_epi32((*groups.add(r * b.group_stride)).start); C];
+            }
+            for _ in 0..GROUP_STEPS {
+                for c in 0..C {
+                    let v = _mm256_load_si256(w.add(c * LANES).cast());
+                    let (even, odd) = (_mm256_and_si256(v, low), _mm256_srli_epi16::<8>(v));
+                    for (r, sum) in sum.iter_mut().enumerate() {
+                        let a = _mm256_madd_epi16(even, _mm256_set1_epi32(x.add(r * stride).read()));
+                        let b = _mm256_madd_epi16(odd, _mm256_set1_epi32(x.add(r * stride + 1).read()));
+                        sum[c] = _mm256_add_epi32(_mm256_add_epi32(sum[c], a), b);
+                    }
+                }
+                ahead.step();
+                x = x.add(2);
+                w = w.add(PANEL);
+            }
+            let scales = b.scales.add(g * ACTIVATION_GROUP / WEIGHT_GROUP * PANEL + t.col);
+            for c in 0..C {
+                let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(scales.add(c * LANES).cast()));
+                let scale = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits));
+                for (r, sum) in sum.iter().enumerate() {
+                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps((*groups.add(r * b.group_stride)).scale));
+                    total[r][c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[c]), scale, total[r][c]);
+                }
+            }
+        }
+        finish::<R, C>(b, t, &total);
+    }
+}

@@ -1,0 +1,188 @@
+//! The kernels for AVX-512 with BF16 and VNNI: tiles of up to 6 rows by all 64 columns, 24 accumulators and 4 weights in the 32
+//! registers; the broadcast activation is a memory operand. Seven rows would spill.
+//!
+//! `vdpbf16ps` is fma(even, fma(odd, acc)) per 32-bit lane, low half even k; `vpdpbusd` takes the unsigned bytes (weights) first and
+//! does not saturate.
+
+use super::block::{Block, Tile};
+use super::encode::ACTIVATION_GROUP;
+use super::weight::{PANEL, WEIGHT_GROUP};
+use std::arch::x86_64::*;
+use std::mem::transmute;
+
+/// Columns of a register.
+const LANES: usize = 16;
+/// Registers of a panel.
+const REGISTERS: usize = PANEL / LANES;
+/// Rows of the tallest tile.
+const ROWS: usize = 6;
+/// int8: steps (4 of K) of an activation group.
+const GROUP_STEPS: usize = ACTIVATION_GROUP / 4;
+
+/// Accumulators of a tile of R rows.
+type Acc<const R: usize> = [[__m512; REGISTERS]; R];
+
+/// Runs `$tile` over the block's tiles: heights 1 to 6.
+macro_rules! block {
+    ($(#[$doc:meta])* $name:ident, $tile:ident) => {
+        $(#[$doc])*
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni")]
+        pub(super) unsafe fn $name(b: &Block) {
+            for (index, row, height) in b.tiles(ROWS) {
+                let t = b.tile((index, row), (0, PANEL), ROWS);
+                // SAFETY: the tiles partition the block, whose pointers are good for what it says.
+                unsafe {
+                    match height {
+                        1 => $tile::<1>(b, &t),
+                        2 => $tile::<2>(b, &t),
+                        3 => $tile::<3>(b, &t),
+                        4 => $tile::<4>(b, &t),
+                        5 => $tile::<5>(b, &t),
+                        _ => $tile::<6>(b, &t),
+                    }
+                }
+            }
+        }
+    };
+}
+
+block!(
+    /// acc = fma(x, w, acc) over ascending k.
+    f32_block,
+    f32_tile
+);
+block!(
+    /// Per pair of k: acc = fma(even, fma(odd, acc)).
+    bf16_block,
+    bf16_tile
+);
+block!(
+    /// Per activation group: an exact integer sum, then acc = fma(sum, w_scale · x_scale, acc).
+    int8_block,
+    int8_tile
+);
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn start<const R: usize>(b: &Block, t: &Tile) -> Acc<R> {
+    let mut acc = [[_mm512_setzero_ps(); REGISTERS]; R];
+    if !b.fresh {
+        for (r, acc) in acc.iter_mut().enumerate() {
+            for (c, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: the tile lies in y.
+                *acc = unsafe { _mm512_loadu_ps(b.y.add((t.row + r) * b.y_stride + c * LANES)) };
+            }
+        }
+    }
+    acc
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn finish<const R: usize>(b: &Block, t: &Tile, acc: &Acc<R>) {
+    for (r, acc) in acc.iter().enumerate() {
+        for (c, acc) in acc.iter().enumerate() {
+            // SAFETY: the tile lies in y.
+            unsafe { _mm512_storeu_ps(b.y.add((t.row + r) * b.y_stride + c * LANES), *acc) };
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn f32_tile<const R: usize>(b: &Block, t: &Tile) {
+    // SAFETY: the tile lies in the block, and the loop makes `steps` steps of 64 words of w and one value of x.
+    unsafe {
+        let mut acc = start::<R>(b, t);
+        let (mut x, stride) = (b.x.add(t.row * b.x_stride).cast::<f32>(), b.x_stride / size_of::<f32>());
+        let mut w = b.w.cast::<f32>();
+        let mut ahead = t.ahead;
+        for _ in 0..b.steps {
+            let mut v = [_mm512_setzero_ps(); REGISTERS];
+            for (c, v) in v.iter_mut().enumerate() {
+                *v = _mm512_load_ps(w.add(c * LANES));
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let a = _mm512_set1_ps(x.add(r * stride).read());
+                for (acc, v) in acc.iter_mut().zip(v) {
+                    *acc = _mm512_fmadd_ps(v, a, *acc);
+                }
+            }
+            ahead.step();
+            x = x.add(1);
+            w = w.add(PANEL);
+        }
+        finish::<R>(b, t, &acc);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn bf16_tile<const R: usize>(b: &Block, t: &Tile) {
+    // SAFETY: the tile lies in the block, and the loop makes `steps` steps of 64 words of w and one word (a pair) of x. `__m512i` and
+    // `__m512bh` are the same 64 bytes.
+    unsafe {
+        let mut acc = start::<R>(b, t);
+        let (mut x, stride) = (b.x.add(t.row * b.x_stride).cast::<i32>(), b.x_stride / size_of::<i32>());
+        let mut w = b.w;
+        let mut ahead = t.ahead;
+        for _ in 0..b.steps {
+            let mut v = [_mm512_setzero_si512(); REGISTERS];
+            for (c, v) in v.iter_mut().enumerate() {
+                *v = _mm512_load_si512(w.add(c * LANES).cast());
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let a = _mm512_set1_epi32(x.add(r * stride).read());
+                for (acc, v) in acc.iter_mut().zip(v) {
+                    *acc = _mm512_dpbf16_ps(*acc, transmute::<__m512i, __m512bh>(v), transmute::<__m512i, __m512bh>(a));
+                }
+            }
+            ahead.step();
+            x = x.add(1);
+            w = w.add(PANEL);
+        }
+        finish::<R>(b, t, &acc);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn int8_tile<const R: usize>(b: &Block, t: &Tile) {
+    // SAFETY: the tile lies in the block; per group the inner loop makes `GROUP_STEPS` steps of 64 words of w and one word (four values)
+    // of x.
+    unsafe {
+        let mut total = start::<R>(b, t);
+        let (mut x, stride) = (b.x.add(t.row * b.x_stride).cast::<i32>(), b.x_stride / size_of::<i32>());
+        let mut w = b.w;
+        let mut ahead = t.ahead;
+        for g in 0..b.steps / GROUP_STEPS {
+            let groups = b.groups.add(t.row * b.group_stride + g);
+            let mut sum = [[_mm512_setzero_si512(); REGISTERS]; R];
+            for (r, sum) in sum.iter_mut().enumerate() {
+                *sum = [_mm512_set1_epi32((*groups.add(r * b.group_stride)).start); REGISTERS];
+            }
+            for _ in 0..GROUP_STEPS {
+                let mut v = [_mm512_setzero_si512(); REGISTERS];
+                for (c, v) in v.iter_mut().enumerate() {
+                    *v = _mm512_load_si512(w.add(c * LANES).cast());
+                }
+                for (r, sum) in sum.iter_mut().enumerate() {
+                    let a = _mm512_set1_epi32(x.add(r * stride).read());
+                    for (sum, v) in sum.iter_mut().zip(v) {
+                        *sum = _mm512_dpbusd_epi32(*sum, v, a);
+                    }
+                }
+                ahead.step();
+                x = x.add(1);
+                w = w.add(PANEL);
+            }
+            let scales = b.scales.add(g * ACTIVATION_GROUP / WEIGHT_GROUP * PANEL);
+            for c in 0..REGISTERS {
+                let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(scales.add(c * LANES).cast()));
+                let scale = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits));
+                for (r, sum) in sum.iter().enumerate() {
+                    let scale = _mm512_mul_ps(scale, _mm512_set1_ps((*groups.add(r * b.group_stride)).scale));
+                    total[r][c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[c]), scale, total[r][c]);
+                }
+            }
+        }
+        finish::<R>(b, t, &total);
+    }
+}

@@ -1,0 +1,265 @@
+//! Packed weights: one layout serves one row, small batches, prefill and the backward pass.
+//! Knows how numbers lie in memory, not how they are multiplied.
+//!
+//! N is cut into panels of 64 rows; inside a panel K runs outside and the 64 rows inside:
+//! f32 `[N/64][K][64]` · bf16 `[N/64][K/2][64][2]` · int8 `[N/64][K/4][64][4]` as w + 128, with bf16 scales `[N/64][K/128][64]`.
+//! N is padded with zero rows, K with zeros up to a multiple of 1, 2 or 128.
+
+use super::encode::{bf16_bits, bf16_bits_up, bf16_value, max_abs};
+use super::{Precision, Raw, RawType};
+use crate::Cpu;
+use crate::cpu::memory::{HugeBuffer, Split};
+use std::mem::MaybeUninit;
+
+/// Rows of N in a panel: four AVX-512 registers or eight AVX2 ones.
+pub(super) const PANEL: usize = 64;
+/// K per scale of an int8 weight. Scales cost 1.6 % of the bytes; smaller groups hardly help, the activation's group does.
+pub(super) const WEIGHT_GROUP: usize = 128;
+/// K values that packing converts at a time.
+const CHUNK: usize = 128;
+
+/// A frozen weight `[N, K]`, packed for the multiplication.
+pub struct Weight {
+    precision: Precision,
+    n: usize,
+    k: usize,
+    data: HugeBuffer,
+    scales: HugeBuffer,
+}
+
+impl std::fmt::Debug for Weight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Weight({:?} [{}, {}])", self.precision, self.n, self.k)
+    }
+}
+
+impl Weight {
+    /// Packs `parts`, stacked along N, each row of `k` elements; threaded. Values are rounded to the nearest, ties to even. Memory: the
+    /// packed size only, the parts are read straight into it.
+    ///
+    /// # Panics
+    /// If `k` is 0, there is no row, or a part's bytes are not `rows · k` elements.
+    pub fn pack(cpu: &Cpu, precision: Precision, k: usize, parts: &[Raw<'_>]) -> Weight {
+        for part in parts {
+            assert_eq!(part.bytes.len(), part.rows * k * part.dtype.bytes(), "a part's bytes are not rows · k elements");
+        }
+        let n = parts.iter().map(|part| part.rows).sum();
+        fill(cpu, precision, [n, k], &|mut row, from, out| {
+            for part in parts {
+                if row < part.rows {
+                    let size = part.dtype.bytes();
+                    part.dtype.decode(&part.bytes[(row * k + from) * size..][..out.len() * size], out);
+                    return;
+                }
+                row -= part.rows;
+            }
+        })
+    }
+
+    /// A weight of pseudo-random, nearly normal values of mean 0 and standard deviation `std`, for benches and tests: the same for any
+    /// number of threads.
+    pub fn synthetic(cpu: &Cpu, precision: Precision, n: usize, k: usize, seed: u64, std: f32) -> Weight {
+        // Four uniform 16-bit numbers: variance 4 · 2³² / 12.
+        let scale = std / (65_536.0 * (4.0f32 / 12.0).sqrt());
+        fill(cpu, precision, [n, k], &|row, from, out| {
+            for (i, out) in out.iter_mut().enumerate() {
+                let h = mix(seed ^ mix((row * k + from + i) as u64));
+                let sum = (h & 0xffff) + (h >> 16 & 0xffff) + (h >> 32 & 0xffff) + (h >> 48);
+                *out = (sum as f32 - 131_070.0) * scale;
+            }
+        })
+    }
+
+    /// Output features.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Input features.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Storage format.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Bytes of memory that the packed form takes, scales and padding included.
+    pub fn bytes(&self) -> usize {
+        let scales = if self.precision == Precision::Int8 { self.scales.bytes() } else { 0 };
+        self.data.bytes() + scales
+    }
+
+    /// Row `n` as the multiplication sees it (rounded or dequantised), into `out`: K values.
+    ///
+    /// # Panics
+    /// If `n` is not below N or `out` is not K long.
+    pub fn row(&self, n: usize, out: &mut [f32]) {
+        assert!(n < self.n, "row {n} of a weight with {} rows", self.n);
+        assert_eq!(out.len(), self.k, "out holds K values");
+        let (panel, n) = (n / PANEL, n % PANEL);
+        let words = self.words(panel);
+        match self.precision {
+            Precision::F32 => out.iter_mut().enumerate().for_each(|(k, out)| *out = f32::from_bits(words[k * PANEL + n])),
+            Precision::Bf16 => out.iter_mut().enumerate().for_each(|(k, out)| {
+                *out = bf16_value((words[k / 2 * PANEL + n] >> (16 * (k % 2))) as u16);
+            }),
+            Precision::Int8 => {
+                let scales = self.scales(panel);
+                out.iter_mut().enumerate().for_each(|(k, out)| {
+                    let q = (words[k / 4 * PANEL + n] >> (8 * (k % 4)) & 0xff) as i32 - 128;
+                    *out = q as f32 * bf16_value(scales[k / WEIGHT_GROUP * PANEL + n]);
+                });
+            }
+        }
+    }
+
+    /// K with its padding.
+    pub(super) fn padded_k(&self) -> usize {
+        padded_k(self.precision, self.k)
+    }
+
+    /// The 32-bit words (1, 2 or 4 values of K) of a panel.
+    pub(super) fn words(&self, panel: usize) -> &[u32] {
+        let len = words_per_panel(self.precision, self.k);
+        assert!(panel < self.n.div_ceil(PANEL));
+        // SAFETY: `fill` wrote every word of every panel.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr().cast::<u32>().add(panel * len), len) }
+    }
+
+    /// The scales of a panel, bf16 bits; empty unless int8.
+    pub(super) fn scales(&self, panel: usize) -> &[u16] {
+        if self.precision != Precision::Int8 {
+            return &[];
+        }
+        let len = self.padded_k() / WEIGHT_GROUP * PANEL;
+        assert!(panel < self.n.div_ceil(PANEL));
+        // SAFETY: `fill` wrote every scale of every panel.
+        unsafe { std::slice::from_raw_parts(self.scales.as_ptr().cast::<u16>().add(panel * len), len) }
+    }
+}
+
+impl RawType {
+    fn bytes(self) -> usize {
+        match self {
+            RawType::F32 => 4,
+            RawType::F16 | RawType::Bf16 => 2,
+        }
+    }
+
+    fn decode(self, bytes: &[u8], out: &mut [f32]) {
+        match self {
+            RawType::F32 => {
+                for (b, out) in bytes.as_chunks::<4>().0.iter().zip(out) {
+                    *out = f32::from_le_bytes(*b);
+                }
+            }
+            RawType::F16 => {
+                for (b, out) in bytes.as_chunks::<2>().0.iter().zip(out) {
+                    *out = half::f16::from_le_bytes(*b).to_f32();
+                }
+            }
+            RawType::Bf16 => {
+                for (b, out) in bytes.as_chunks::<2>().0.iter().zip(out) {
+                    *out = bf16_value(u16::from_le_bytes(*b));
+                }
+            }
+        }
+    }
+}
+
+/// splitmix64's finaliser.
+fn mix(v: u64) -> u64 {
+    let v = v.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let v = (v ^ v >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let v = (v ^ v >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    v ^ v >> 31
+}
+
+fn padded_k(precision: Precision, k: usize) -> usize {
+    match precision {
+        Precision::F32 => k,
+        Precision::Bf16 => k.next_multiple_of(2),
+        Precision::Int8 => k.next_multiple_of(WEIGHT_GROUP),
+    }
+}
+
+/// Values of K in a 32-bit word.
+pub(super) fn values_per_word(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 1,
+        Precision::Bf16 => 2,
+        Precision::Int8 => 4,
+    }
+}
+
+fn words_per_panel(precision: Precision, k: usize) -> usize {
+    padded_k(precision, k) / values_per_word(precision) * PANEL
+}
+
+/// Where values come from: row, first k, out.
+type Source<'a> = dyn Fn(usize, usize, &mut [f32]) + Sync + 'a;
+
+/// Allocates and packs, one task per panel.
+fn fill(cpu: &Cpu, precision: Precision, [n, k]: [usize; 2], source: &Source<'_>) -> Weight {
+    assert!(n > 0 && k > 0, "a weight has at least one row and one column");
+    let panels = n.div_ceil(PANEL);
+    let words = words_per_panel(precision, k);
+    let scales = if precision == Precision::Int8 { padded_k(precision, k) / WEIGHT_GROUP * PANEL } else { 0 };
+    let weight = Weight { precision, n, k, data: HugeBuffer::new(panels * words * 4), scales: HugeBuffer::new(panels * scales * 2) };
+    let data = Split::new(weight.data.as_ptr().cast::<MaybeUninit<u32>>());
+    let scale_data = Split::new(weight.scales.as_ptr().cast::<MaybeUninit<u16>>());
+    cpu.run(panels, &|panel| {
+        // SAFETY: each task has its own panel of the two buffers, which hold `panels` of them.
+        let (words, scales) = unsafe {
+            (
+                std::slice::from_raw_parts_mut(data.get().add(panel * words), words),
+                std::slice::from_raw_parts_mut(scale_data.get().add(panel * scales), scales),
+            )
+        };
+        let mut values = [0.0; CHUNK];
+        for from in (0..k).step_by(CHUNK) {
+            let len = CHUNK.min(k - from);
+            for row in 0..PANEL {
+                values.fill(0.0);
+                if panel * PANEL + row < n {
+                    source(panel * PANEL + row, from, &mut values[..len]);
+                }
+                match precision {
+                    Precision::F32 => put_f32(&mut words[from * PANEL + row..], &values[..len]),
+                    Precision::Bf16 => put_bf16(&mut words[from / 2 * PANEL + row..], &values[..len.next_multiple_of(2)]),
+                    Precision::Int8 => {
+                        let scale = put_int8(&mut words[from / 4 * PANEL + row..], &values);
+                        scales[from / WEIGHT_GROUP * PANEL + row].write(scale);
+                    }
+                }
+            }
+        }
+    });
+    weight
+}
+
+fn put_f32(words: &mut [MaybeUninit<u32>], values: &[f32]) {
+    for (word, v) in words.iter_mut().step_by(PANEL).zip(values) {
+        word.write(v.to_bits());
+    }
+}
+
+fn put_bf16(words: &mut [MaybeUninit<u32>], values: &[f32]) {
+    for (word, [a, b]) in words.iter_mut().step_by(PANEL).zip(values.as_chunks::<2>().0) {
+        word.write(u32::from(bf16_bits(*a)) | u32::from(bf16_bits(*b)) << 16);
+    }
+}
+
+/// Symmetric, ±127; returns the scale. A value that is not finite makes the scale so, and with it every output.
+fn put_int8(words: &mut [MaybeUninit<u32>], values: &[f32; CHUNK]) -> u16 {
+    let bits = bf16_bits_up(max_abs(values) / 127.0);
+    let scale = bf16_value(bits);
+    let quantised = |v: f32| if scale > 0.0 { ((v / scale).round_ties_even().clamp(-127.0, 127.0) as i32 + 128) as u32 } else { 128 };
+    for (word, v) in words.iter_mut().step_by(PANEL).zip(values.as_chunks::<4>().0) {
+        let [a, b, c, d] = v.map(quantised);
+        word.write(a | b << 8 | c << 16 | d << 24);
+    }
+    bits
+}

@@ -1,1 +1,0 @@
-//! vectors (being written).

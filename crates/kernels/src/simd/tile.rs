@@ -1,0 +1,118 @@
+//! The one inner loop of all dense products that are not packed weights: R broadcast rows times C vectors, fused, ascending.
+
+use super::Simd;
+
+/// An element that is read as f32.
+pub(crate) trait Element: Copy + Send + Sync + 'static {
+    /// Rounded to nearest even where the type is narrower.
+    fn from_f32(x: f32) -> Self;
+    /// Exact.
+    fn to_f32(self) -> f32;
+    /// Sixteen elements.
+    ///
+    /// # Safety
+    /// As [`Simd`].
+    unsafe fn load<S: Simd>(p: *const Self) -> S::V;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const f32) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::load(p) }
+    }
+}
+
+/// The bits of a bf16.
+impl Element for u16 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> u16 {
+        half::bf16::from_f32(x).to_bits()
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from_bits(u32::from(self) << 16)
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u16) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::load_bf16(p) }
+    }
+}
+
+/// The broadcast factor of a tile: element (row r, step i) is `first[r·row + i·step]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Broadcast {
+    pub first: *const f32,
+    pub row: usize,
+    pub step: usize,
+}
+
+/// acc\[r\]\[c\] += Σ over i ascending below `steps` of a(r, i) · b\[c\]\[i·b_step ..\], one fused chain per lane.
+///
+/// # Safety
+/// As [`Simd`]; all elements named are readable.
+#[inline(always)]
+pub(crate) unsafe fn tile<S: Simd, E: Element, const R: usize, const C: usize>(
+    acc: &mut [[S::V; C]; R],
+    steps: usize,
+    a: Broadcast,
+    b: [*const E; C],
+    b_step: usize,
+) {
+    for i in 0..steps {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut vectors = [S::zero(); C];
+            for c in 0..C {
+                vectors[c] = E::load::<S>(b[c].add(i * b_step));
+            }
+            let a_i = a.first.add(i * a.step);
+            for r in 0..R {
+                let x = S::splat(*a_i.add(r * a.row));
+                for c in 0..C {
+                    acc[r][c] = S::fma(x, vectors[c], acc[r][c]);
+                }
+            }
+        }
+    }
+}
+
+/// Runs `$body` with the constants (`$r`, `$c`) set to a tile's rows 1 to 6 and the vectors beside each other that keep the
+/// multiply-adders busy with so few rows: a chain waits some four cycles, so about twelve registers of chains are wanted.
+macro_rules! with_rows {
+    ($rows:expr, $wide:expr, |$r:ident, $c:ident| $body:expr) => {
+        match ($rows, $wide) {
+            (1, false) => $crate::simd::tile::with_rows!(@ $r = 1, $c = 4, $body),
+            (2, false) => $crate::simd::tile::with_rows!(@ $r = 2, $c = 2, $body),
+            (3, false) => $crate::simd::tile::with_rows!(@ $r = 3, $c = 2, $body),
+            (4, false) => $crate::simd::tile::with_rows!(@ $r = 4, $c = 1, $body),
+            (5, false) => $crate::simd::tile::with_rows!(@ $r = 5, $c = 1, $body),
+            (6, false) => $crate::simd::tile::with_rows!(@ $r = 6, $c = 1, $body),
+            (1, true) => $crate::simd::tile::with_rows!(@ $r = 1, $c = 4, $body),
+            (2, true) => $crate::simd::tile::with_rows!(@ $r = 2, $c = 4, $body),
+            (3, true) => $crate::simd::tile::with_rows!(@ $r = 3, $c = 4, $body),
+            (4, true) => $crate::simd::tile::with_rows!(@ $r = 4, $c = 4, $body),
+            (5, true) => $crate::simd::tile::with_rows!(@ $r = 5, $c = 4, $body),
+            (6, true) => $crate::simd::tile::with_rows!(@ $r = 6, $c = 4, $body),
+            _ => unreachable!("a tile has 1 to 6 rows"),
+        }
+    };
+    (@ $r:ident = $rv:literal, $c:ident = $cv:literal, $body:expr) => {{
+        const $r: usize = $rv;
+        const $c: usize = $cv;
+        $body
+    }};
+}
+pub(crate) use with_rows;
+
+/// Rows of a full tile: six rows of two registers, their two factors and a broadcast fill the sixteen registers of AVX2.
+pub(crate) const TILE_ROWS: usize = 6;

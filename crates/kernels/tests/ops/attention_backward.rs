@@ -1,0 +1,1 @@
+//! Attention backward (being written).

@@ -1,0 +1,431 @@
+//! The decoder for training: the same forward over whole sequences, what it keeps, and the backward in mirror order.
+//! Does not know rewards: a loss reaches it as one coefficient per trained token and a weight on the KL to a reference.
+
+use std::ops::Range;
+
+use tiger_formats::Module;
+use tiger_kernels::Cpu;
+use tiger_kernels::ops::attention::{self, AttentionSaved, KvLayer, KvRead, PAGE_TOKENS, PageId};
+use tiger_kernels::ops::linear::{Epilogue, gather_rows, linear_backward_x};
+use tiger_kernels::ops::logprob::{KlTerm, RowScore, ScoreGradient, kl_rows, row_lse, score_backward, score_rows};
+use tiger_kernels::ops::lora::{LoraGradients, LoraSaved, lora_backward};
+use tiger_kernels::ops::rmsnorm::{rmsnorm, rmsnorm_backward};
+use tiger_kernels::ops::rope::Turn;
+use tiger_kernels::ops::rows;
+use tiger_kernels::ops::swiglu::{swiglu, swiglu_backward};
+
+use crate::adapter::{Adapter, AdapterGradients};
+use crate::batch::{LayerBuffers, LayerIo, Rows, Segment, Workspace, pick_rows, resize};
+use crate::weights::Model;
+
+/// Bytes of one chunk of logits; [T, V] never exists whole.
+const LOGIT_CHUNK_BYTES: usize = 64 << 20;
+
+/// One trained position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Row whose hidden state predicts the token.
+    pub row: usize,
+    /// The token that follows.
+    pub token: u32,
+}
+
+/// Packed whole sequences, each from position 0.
+#[derive(Debug, Clone, Default)]
+pub struct TrainBatch {
+    /// [T] tokens of all sequences, one after the other.
+    pub tokens: Vec<u32>,
+    /// Rows of each sequence, tiling 0..T.
+    pub sequences: Vec<Range<usize>>,
+    /// Trained positions, ascending by row, at most one a row.
+    pub targets: Vec<Target>,
+}
+
+/// Dropout of the adapters' input: each value is kept with probability 1 − p and scaled by 1 / (1 − p).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dropout {
+    /// 0 ≤ p < 1.
+    pub p: f32,
+    /// The mask is a function of (seed, layer, module, row, column).
+    pub seed: u64,
+}
+
+/// What a forward keeps for its backward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// All that the backward reads.
+    All,
+    /// Layer inputs; the backward computes each layer again (checkpointing).
+    LayerInputs,
+    /// Nothing: scoring only.
+    Nothing,
+}
+
+/// A forward's results. `hidden` is after the final norm, [targets, C].
+#[derive(Debug)]
+pub struct Saved {
+    /// [targets, C].
+    pub hidden: Vec<f32>,
+    keep: Keep,
+    /// Each layer's input [T, C].
+    inputs: Vec<Vec<f32>>,
+    layers: Vec<LayerBuffers>,
+    /// [T, C], before the final norm.
+    last: Vec<f32>,
+}
+
+/// Gradient of the loss at the head.
+pub struct HeadGradient<'a> {
+    /// Scores of the targets, from [`Model::score`].
+    pub scores: &'a [RowScore],
+    /// dL/d(log-prob of the target), per target.
+    pub coefficients: &'a [f32],
+    /// KL(policy ‖ reference) added to the loss.
+    pub kl: Option<KlReference<'a>>,
+}
+
+/// The reference distribution of a KL term.
+#[derive(Clone, Copy)]
+pub struct KlReference<'a> {
+    /// Hidden states of the reference, [targets, C].
+    pub hidden: &'a [f32],
+    /// Weight of each target's KL in the loss.
+    pub weights: &'a [f32],
+}
+
+/// One micro-batch on its way through the model.
+pub struct TrainPass<'a> {
+    /// The base.
+    pub model: &'a Model,
+    /// Where it computes.
+    pub cpu: &'a Cpu,
+    /// Sequences and targets.
+    pub batch: &'a TrainBatch,
+    /// None: the bare base.
+    pub adapter: Option<&'a Adapter>,
+    /// Acts in this pass, forward and backward alike.
+    pub dropout: Option<Dropout>,
+}
+
+impl TrainBatch {
+    /// Bytes that `Keep::All` keeps for this batch.
+    pub fn activation_bytes(&self, model: &Model, rank: usize) -> u64 {
+        let a = model.architecture();
+        let qkv = (a.heads + 2 * a.kv_heads) * a.head_dim;
+        let per_token = 2 * a.hidden + qkv + a.heads * (a.head_dim + 1) + 2 * a.ffn + 7 * rank.next_multiple_of(16);
+        4 * (self.tokens.len() * a.layers * per_token) as u64
+    }
+}
+
+impl Model {
+    /// Log-prob, log-sum-exp and entropy of each target given hidden states [targets, C]. In chunks: [targets, V] never exists.
+    pub fn score(&self, cpu: &Cpu, hidden: &[f32], targets: &[Target], workspace: &mut Workspace) -> Vec<RowScore> {
+        let c = self.architecture.hidden;
+        let mut scores = vec![RowScore::default(); targets.len()];
+        let rows = self.logit_chunk_rows();
+        for ((hidden, targets), scores) in hidden.chunks(rows * c).zip(targets.chunks(rows)).zip(scores.chunks_mut(rows)) {
+            self.logits(cpu, hidden, &mut workspace.logits);
+            let tokens: Vec<u32> = targets.iter().map(|t| t.token).collect();
+            score_rows(cpu, &workspace.logits, self.architecture.vocab, &tokens, scores);
+        }
+        scores
+    }
+
+    fn logit_chunk_rows(&self) -> usize {
+        (LOGIT_CHUNK_BYTES / (4 * self.architecture.vocab)).clamp(16, 1024)
+    }
+
+    /// From the head's gradient to dL/dhidden [targets, C]; also the KL of each target (empty without a reference).
+    fn head_backward(
+        &self,
+        cpu: &Cpu,
+        (hidden, targets): (&[f32], &[Target]),
+        head: &HeadGradient<'_>,
+        workspace: &mut Workspace,
+    ) -> (Vec<f32>, Vec<f32>) {
+        let (c, v) = (self.architecture.hidden, self.architecture.vocab);
+        let mut d_hidden = vec![0.0; hidden.len()];
+        let mut kl_values = Vec::new();
+        let rows = self.logit_chunk_rows();
+        for first in (0..targets.len()).step_by(rows) {
+            let part = first..(first + rows).min(targets.len());
+            let (logits, reference_logits) = (&mut workspace.logits, &mut workspace.logits_reference);
+            self.logits(cpu, &hidden[part.start * c..part.end * c], logits);
+            let tokens: Vec<u32> = targets[part.clone()].iter().map(|t| t.token).collect();
+            let scores = &head.scores[part.clone()];
+            let rows = ScoreGradient { targets: &tokens, scores, coefficients: &head.coefficients[part.clone()] };
+            match &head.kl {
+                Some(kl) => {
+                    self.logits(cpu, &kl.hidden[part.start * c..part.end * c], reference_logits);
+                    let ref_lse: Vec<f32> = reference_logits.chunks_exact(v).map(|row| row_lse(cpu, row)).collect();
+                    let lse: Vec<f32> = scores.iter().map(|s| s.lse).collect();
+                    let first = kl_values.len();
+                    kl_values.resize(first + part.len(), 0.0);
+                    kl_rows(cpu, logits, &lse, reference_logits, &ref_lse, &mut kl_values[first..]);
+                    let weights = &kl.weights[part.clone()];
+                    let term = KlTerm { ref_logits: reference_logits, ref_lse: &ref_lse, kl: &kl_values[first..], weights };
+                    score_backward(cpu, logits, v, rows, Some(term));
+                }
+                None => score_backward(cpu, logits, v, rows, None),
+            }
+            linear_backward_x(cpu, &logits[..part.len() * v], self.head(), &mut d_hidden[part.start * c..part.end * c], Epilogue::Store);
+        }
+        (d_hidden, kl_values)
+    }
+}
+
+impl<'a> TrainPass<'a> {
+    /// Runs the sequences; the arithmetic of each row is [`Model::forward`]'s.
+    pub fn forward(&self, keep: Keep, workspace: &mut Workspace) -> Saved {
+        let tables = self.page_tables();
+        let (rows, mut kv) = self.start(&tables, workspace);
+        let model = self.model;
+        let mut x = vec![0.0; rows.count * model.architecture.hidden];
+        gather_rows(self.cpu, &model.embedding, &self.batch.tokens, &mut x);
+        let mut saved = Saved { hidden: Vec::new(), keep, inputs: Vec::new(), layers: Vec::new(), last: Vec::new() };
+        let mut buffers = std::mem::take(&mut workspace.layer);
+        for index in 0..model.layers.len() {
+            if keep != Keep::Nothing {
+                saved.inputs.push(x.clone());
+            }
+            let io = LayerIo { x: &mut x, buffers: &mut buffers, keep: keep == Keep::All };
+            model.layer_forward(&rows, index, &mut kv, io, workspace);
+            if keep == Keep::All {
+                saved.layers.push(std::mem::take(&mut buffers));
+            }
+        }
+        workspace.layer = buffers;
+        workspace.train_kv = Some(kv);
+        saved.hidden = model.final_norm(self.cpu, &x, &self.target_rows());
+        saved.last = x;
+        saved
+    }
+
+    /// Adds the adapter's gradients into `gradients`; returns the KL of each target (empty without a reference).
+    ///
+    /// # Panics
+    /// Without an adapter, or on a `Saved` that kept nothing: a trainable tensor without a gradient is our error.
+    pub fn backward(
+        &self,
+        saved: Saved,
+        head: &HeadGradient<'_>,
+        gradients: &mut AdapterGradients,
+        workspace: &mut Workspace,
+    ) -> Vec<f32> {
+        assert!(self.adapter.is_some() && saved.keep != Keep::Nothing, "a backward needs an adapter and a kept forward");
+        let (d_hidden, kl) = self.model.head_backward(self.cpu, (&saved.hidden, &self.batch.targets), head, workspace);
+        let mut dx = self.final_norm_backward(&saved.last, &d_hidden);
+        let tables = self.page_tables();
+        let (rows, mut kv) = self.start(&tables, workspace);
+        let Saved { inputs, mut layers, keep, .. } = saved;
+        let mut scratch = Gradients::default();
+        for (index, input) in inputs.iter().enumerate().rev() {
+            let buffers = if keep == Keep::All {
+                layers.pop().unwrap_or_default()
+            } else {
+                let mut x = input.clone();
+                let mut buffers = std::mem::take(&mut workspace.layer);
+                self.model.layer_forward(&rows, index, &mut kv, LayerIo { x: &mut x, buffers: &mut buffers, keep: true }, workspace);
+                buffers
+            };
+            let mut layer = LayerBackward { pass: self, rows: &rows, index, input, buffers: &buffers, scratch: &mut scratch };
+            layer.mlp(&mut dx, gradients, workspace);
+            layer.attention(&mut dx, &mut kv, gradients, workspace);
+            if keep != Keep::All {
+                workspace.layer = buffers;
+            }
+        }
+        workspace.train_kv = Some(kv);
+        kl
+    }
+
+    fn target_rows(&self) -> Vec<usize> {
+        self.batch.targets.iter().map(|t| t.row).collect()
+    }
+
+    /// Each sequence gets pages of its own, one after the other.
+    fn page_tables(&self) -> Vec<Vec<PageId>> {
+        let mut next = 0;
+        let table = |rows: &Range<usize>| {
+            let pages = rows.len().div_ceil(PAGE_TOKENS) as u32;
+            next += pages;
+            (next - pages..next).map(PageId).collect()
+        };
+        self.batch.sequences.iter().map(table).collect()
+    }
+
+    fn start<'b>(&'b self, tables: &'b [Vec<PageId>], workspace: &mut Workspace) -> (Rows<'b>, KvLayer) {
+        let segments: Vec<Segment<'b>> = self
+            .batch
+            .sequences
+            .iter()
+            .zip(tables)
+            .map(|(rows, pages)| Segment { rows: rows.clone(), start: 0, pages, adapter: self.adapter })
+            .collect();
+        let mask = self.dropout.filter(|d| d.p > 0.0).map(DropoutMask);
+        let rows = Rows::new(self.model, self.cpu, &segments, mask);
+        let pages = tables.iter().map(Vec::len).sum();
+        let (shape, kv_type) = (self.model.kv_shape(), self.model.kv_type());
+        let fits = |kv: &KvLayer| kv.pages() >= pages && kv.shape() == shape && kv.kv_type() == kv_type;
+        let kv = workspace.train_kv.take().filter(fits).unwrap_or_else(|| KvLayer::new(shape, kv_type, pages));
+        (rows, kv)
+    }
+
+    /// dL/dx after the last layer, [T, C]: zero but in the targets' rows.
+    fn final_norm_backward(&self, last: &[f32], d_hidden: &[f32]) -> Vec<f32> {
+        let (model, rows) = (self.model, self.target_rows());
+        let c = model.architecture.hidden;
+        let picked = pick_rows(last, &rows, c);
+        let mut d_picked = vec![0.0; picked.len()];
+        rmsnorm_backward(self.cpu, &picked, &model.norm, model.architecture.norm_eps, d_hidden, &mut d_picked);
+        let mut dx = vec![0.0; last.len()];
+        for (row, from) in rows.iter().zip(d_picked.chunks_exact(c)) {
+            dx[row * c..][..c].copy_from_slice(from);
+        }
+        dx
+    }
+}
+
+/// Gradient buffers reused from layer to layer.
+#[derive(Default)]
+struct Gradients {
+    activation: Vec<f32>,
+    gate_up: Vec<f32>,
+    norm: Vec<f32>,
+    o: Vec<f32>,
+    qkv: Vec<f32>,
+    masked: Vec<f32>,
+}
+
+/// One layer's backward: the mirror of `Model::layer_forward`.
+struct LayerBackward<'a> {
+    pass: &'a TrainPass<'a>,
+    rows: &'a Rows<'a>,
+    index: usize,
+    input: &'a [f32],
+    buffers: &'a LayerBuffers,
+    scratch: &'a mut Gradients,
+}
+
+impl LayerBackward<'_> {
+    /// dx at the layer's output → dx between attention and MLP, in place.
+    fn mlp(&mut self, dx: &mut [f32], gradients: &mut AdapterGradients, workspace: &mut Workspace) {
+        let (model, cpu, count) = (self.pass.model, self.pass.cpu, self.rows.count);
+        let (layer, a) = (&model.layers[self.index], &model.architecture);
+        let activation = &mut workspace.activation;
+        resize(activation, count * a.ffn);
+        swiglu(cpu, &self.buffers.gate_up, a.ffn, activation);
+        let mut d_activation = std::mem::take(&mut self.scratch.activation);
+        resize(&mut d_activation, count * a.ffn);
+        linear_backward_x(cpu, dx, &layer.down, &mut d_activation, Epilogue::Store);
+        self.adapters(activation, (dx, a.hidden), &[(Module::Down, 0)], gradients, Some(&mut d_activation));
+        let mut d_gate_up = std::mem::take(&mut self.scratch.gate_up);
+        resize(&mut d_gate_up, count * 2 * a.ffn);
+        swiglu_backward(cpu, &self.buffers.gate_up, a.ffn, &d_activation, &mut d_gate_up);
+        let norm = &mut workspace.norm;
+        resize(norm, count * a.hidden);
+        rmsnorm(cpu, &self.buffers.x_middle, &layer.mlp_norm, a.norm_eps, norm);
+        let mut d_norm = std::mem::take(&mut self.scratch.norm);
+        resize(&mut d_norm, count * a.hidden);
+        linear_backward_x(cpu, &d_gate_up, &layer.gate_up, &mut d_norm, Epilogue::Store);
+        self.adapters(norm, (&d_gate_up, 2 * a.ffn), &[(Module::Gate, 0), (Module::Up, a.ffn)], gradients, Some(&mut d_norm));
+        rmsnorm_backward(cpu, &self.buffers.x_middle, &layer.mlp_norm, a.norm_eps, &d_norm, dx);
+        self.scratch.activation = d_activation;
+        self.scratch.gate_up = d_gate_up;
+        self.scratch.norm = d_norm;
+    }
+
+    /// dx between attention and MLP → dx at the layer's input, in place (left as it is below the lowest layer: nobody reads it).
+    fn attention(&mut self, dx: &mut [f32], kv: &mut KvLayer, gradients: &mut AdapterGradients, workspace: &mut Workspace) {
+        let (model, cpu, count) = (self.pass.model, self.pass.cpu, self.rows.count);
+        let (layer, a, columns) = (&model.layers[self.index], &model.architecture, model.qkv_columns());
+        let mut d_o = std::mem::take(&mut self.scratch.o);
+        resize(&mut d_o, count * layer.o_width());
+        linear_backward_x(cpu, dx, &layer.o, &mut d_o, Epilogue::Store);
+        self.adapters(&self.buffers.o, (dx, a.hidden), &[(Module::O, 0)], gradients, Some(&mut d_o));
+        let [qkv, k, v] =
+            [0, columns.k, columns.v].map(|column| rows::Rows { data: &self.buffers.qkv, stride: columns.stride, column });
+        attention::kv_store(cpu, kv, k, v, &self.rows.segments);
+        let mut d_qkv = std::mem::take(&mut self.scratch.qkv);
+        resize(&mut d_qkv, count * columns.stride);
+        let saved = AttentionSaved { qkv, o: &self.buffers.o, lse: &self.buffers.lse, d_o: &d_o };
+        let read = KvRead { layer: kv, segments: &self.rows.segments };
+        attention::attention_backward(cpu, &model.attention_shape(), read, saved, &mut d_qkv);
+        model.rotate(self.rows, &mut d_qkv, Turn::Backward);
+        let norm = &mut workspace.norm;
+        resize(norm, count * a.hidden);
+        rmsnorm(cpu, self.input, &layer.attention_norm, a.norm_eps, norm);
+        let mut d_norm = std::mem::take(&mut self.scratch.norm);
+        resize(&mut d_norm, count * a.hidden);
+        let lowest = self.index == 0;
+        if !lowest {
+            linear_backward_x(cpu, &d_qkv, &layer.qkv, &mut d_norm, Epilogue::Store);
+        }
+        let modules = [(Module::Q, 0), (Module::K, columns.k), (Module::V, columns.v)];
+        let d_norm_sink = if lowest { None } else { Some(&mut d_norm[..]) };
+        self.adapters(norm, (&d_qkv, columns.stride), &modules, gradients, d_norm_sink);
+        if !lowest {
+            rmsnorm_backward(cpu, self.input, &layer.attention_norm, a.norm_eps, &d_norm, dx);
+        }
+        self.scratch.o = d_o;
+        self.scratch.qkv = d_qkv;
+        self.scratch.norm = d_norm;
+    }
+
+    /// The adapters' part of one linear map: dA and dB of each module, and what goes on to `dx`.
+    fn adapters(
+        &mut self,
+        x: &[f32],
+        (dy, stride): (&[f32], usize),
+        modules: &[(Module, usize)],
+        gradients: &mut AdapterGradients,
+        mut dx: Option<&mut [f32]>,
+    ) {
+        let h_stride = self.rows.rank_padded;
+        for &(module, column) in modules {
+            let run = &self.rows.runs(self.index, module)[0];
+            let gradient = &mut gradients.layers[self.index][module as usize];
+            let h = rows::Rows { data: &self.buffers.h[module as usize], stride: h_stride, column: 0 };
+            let dy = rows::Rows { data: dy, stride, column };
+            let (da, db) = (&mut gradient.da[..], &mut gradient.db[..]);
+            let Some(mask) = &self.rows.dropout else {
+                let sink = LoraGradients { da, db, dx: dx.as_deref_mut() };
+                lora_backward(self.pass.cpu, run, LoraSaved { x, h, dy }, sink);
+                continue;
+            };
+            let mut masked = std::mem::take(&mut self.scratch.masked);
+            mask.apply(x, self.index, module, &mut masked);
+            let mut d_masked = vec![0.0; x.len()];
+            lora_backward(self.pass.cpu, run, LoraSaved { x: &masked, h, dy }, LoraGradients { da, db, dx: Some(&mut d_masked) });
+            mask.apply(&d_masked, self.index, module, &mut masked);
+            for (to, from) in dx.iter_mut().flat_map(|dx| dx.iter_mut()).zip(&masked) {
+                *to += from;
+            }
+            self.scratch.masked = masked;
+        }
+    }
+}
+
+/// Dropout's mask as a function: nothing is stored, forward and backward compute it alike.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DropoutMask(Dropout);
+
+impl DropoutMask {
+    /// out = x ⊙ mask / (1 − p).
+    pub(crate) fn apply(&self, x: &[f32], layer: usize, module: Module, out: &mut Vec<f32>) {
+        let Dropout { p, seed } = self.0;
+        let scale = 1.0 / (1.0 - p);
+        let threshold = (f64::from(p) * (1u64 << 32) as f64) as u64;
+        let key = mix(seed ^ mix((layer * 7 + module as usize) as u64 + 1));
+        out.clear();
+        out.extend(x.iter().enumerate().map(|(i, value)| if mix(key ^ i as u64) >> 32 < threshold { 0.0 } else { value * scale }));
+    }
+}
+
+/// SplitMix64's finaliser (Steele et al. 2014).
+fn mix(value: u64) -> u64 {
+    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

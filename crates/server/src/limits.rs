@@ -1,0 +1,84 @@
+//! Every limit of the door, each with its unit and its reason. Limits of the contract are in `tiger_wire::limits`, the engine's in its configuration.
+
+use std::time::Duration;
+
+/// Limits that an operator may change.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of a generate request's body: a whole context of 128k tokens is about 0.6 MB, escapes may double it, chats repeat it.
+    pub generate_body_bytes: usize,
+    /// Bytes of a train request's body: 256 long responses.
+    pub train_body_bytes: usize,
+    /// Bytes of any other body: names and numbers.
+    pub small_body_bytes: usize,
+    /// Most messages of one conversation: each costs the template some work.
+    pub messages: usize,
+    /// Most groups of one train call.
+    pub train_groups: usize,
+    /// Most tokens of one train call, prompts and responses: bounds the memory of a request.
+    pub train_tokens: usize,
+    /// Time for a request's line and headers, so that idle connections cannot hold places.
+    pub header_time: Duration,
+    /// Time for a request's body.
+    pub body_time: Duration,
+    /// Time for an answer that is not streamed; proxies give up earlier anyway.
+    pub request_time: Duration,
+    /// Requests of one key (or session) at once.
+    pub in_flight_per_key: usize,
+    /// Requests of one key (or session) per minute.
+    pub requests_per_minute: u32,
+    /// Attempts to sign in per account name and minute: guessing must be slow.
+    pub sign_ins_per_minute: u32,
+    /// Open connections: each holds a socket and its buffers.
+    pub connections: usize,
+    /// Time that streams have to finish when the server stops.
+    pub drain_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            generate_body_bytes: 16 << 20,
+            train_body_bytes: 64 << 20,
+            small_body_bytes: 64 << 10,
+            messages: 4096,
+            train_groups: 1024,
+            train_tokens: 4 << 20,
+            header_time: Duration::from_secs(20),
+            body_time: Duration::from_secs(60),
+            request_time: Duration::from_secs(3600),
+            in_flight_per_key: 512,
+            requests_per_minute: 6000,
+            sign_ins_per_minute: 10,
+            connections: 4096,
+            drain_time: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Chunks that wait for a slow client; the engine's own channel holds what follows, at most the request's `max_tokens`.
+pub const STREAM_CHUNKS: usize = 64;
+/// Longest request id taken from a client, characters: it goes into every log line.
+pub const REQUEST_ID_CHARS: usize = 64;
+/// Most bytes of all stop strings: they are compared at every token.
+pub const STOP_BYTES: usize = 4096;
+/// Longest description of a model, bytes.
+pub const DESCRIPTION_BYTES: usize = 16 << 10;
+/// Longest piece of a client's string that an error message repeats, characters.
+pub const QUOTE_CHARS: usize = 80;
+/// Largest JSON schema of `response_format`, bytes: compiling takes time in proportion or worse.
+pub const SCHEMA_BYTES: usize = 256 << 10;
+/// Revisions of one answer of the list.
+pub const REVISIONS: u32 = 1000;
+/// Days that an invitation is good for.
+pub const INVITATION_DAYS: f64 = 7.0;
+/// Largest `top_k`: no vocabulary is larger.
+pub const TOP_K: u32 = 1 << 22;
+/// Largest magnitude of a reward: differences stay exact enough in f64.
+pub const REWARD: f64 = 1e12;
+/// Largest learning rate that is not surely a mistake.
+pub const LEARNING_RATE: f64 = 1.0;
+/// Records of use that wait to be written; one takes about 100 bytes.
+pub const USAGE_RECORDS: usize = 4096;
+/// Requests' samples that wait to be written.
+pub const SAMPLE_BATCHES: usize = 1024;

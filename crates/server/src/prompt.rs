@@ -1,0 +1,150 @@
+//! Messages → token ids, for generating and for training: the checks of the contract, the template, the tokenizer, off the async threads.
+//! Does not know sampling or rewards.
+
+use std::sync::Arc;
+
+use tiger_formats::template::{Ending, Message as TemplateMessage, Render};
+use tiger_formats::{ChatTemplate, FormatError};
+use tiger_wire::{ErrorCode, Message, Role};
+
+use crate::bases::{Front, THINK_CLOSE, THINK_OPEN};
+use crate::error::ApiError;
+
+/// Ends a thought at once, where an answer without thinking is asked for.
+const NO_THOUGHT: &str = "\n</think>\n\n";
+
+/// A prompt in tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// At least one.
+    pub tokens: Vec<u32>,
+    /// The prompt ends inside a thought, which the response goes on with.
+    pub opens_thought: bool,
+}
+
+/// A response in tokens, end of turn included.
+pub type ResponseTokens = Vec<u32>;
+
+/// What the contract says of messages, whatever the template; `param` is the field's path.
+pub fn check_messages(messages: &[Message], param: &str, limit: usize) -> Result<(), ApiError> {
+    if messages.is_empty() {
+        return Err(ApiError::invalid(param, format!("`{param}` is empty; it needs at least one message from the user")));
+    }
+    if messages.len() > limit {
+        return Err(ApiError::invalid(param, format!("`{param}` has {} messages; at most {limit} are allowed", messages.len())));
+    }
+    let late_system = messages.iter().skip(1).position(|message| message.role == Role::System);
+    if let Some(at) = late_system {
+        let message = "a system message must be the first message";
+        return Err(ApiError::refused(ErrorCode::InvalidMessages, format!("{param}[{}].role", at + 1), message));
+    }
+    if messages.last().is_some_and(|message| message.role == Role::System) {
+        let message = "the last message must be from the user, or an assistant message to continue";
+        return Err(ApiError::refused(ErrorCode::InvalidMessages, param, message));
+    }
+    Ok(())
+}
+
+/// The last message of a training prompt must be from the user.
+pub fn check_ends_with_user(messages: &[Message], param: &str) -> Result<(), ApiError> {
+    match messages.last() {
+        Some(last) if last.role == Role::User => Ok(()),
+        _ => Err(ApiError::refused(ErrorCode::InvalidMessages, param, "the last message must be from the user; the responses follow it")),
+    }
+}
+
+/// Renders and encodes; with `answer_only` a thought that the prompt opens is closed at once.
+pub fn encode_prompt(front: &Front, messages: &[Message], now_unix_s: i64, answer_only: bool) -> Result<Prompt, ApiError> {
+    let template = template(front)?;
+    let continues = messages.last().is_some_and(|message| message.role == Role::Assistant);
+    let ending = if continues { Ending::ContinueFinal } else { Ending::GenerationPrompt };
+    let mut text = template.render(&convert(messages), &Render { ending, now_unix_s }).map_err(refused)?;
+    let mut opens_thought = front.reasoning && in_thought(&text, continues);
+    if opens_thought && answer_only {
+        text.truncate(text.trim_end().len());
+        text.push_str(NO_THOUGHT);
+        opens_thought = false;
+    }
+    let tokens = front.tokenizer.encode(&text, false).map_err(ApiError::internal)?;
+    if tokens.is_empty() {
+        return Err(ApiError::refused(ErrorCode::InvalidMessages, "messages", "the messages have no text at all"));
+    }
+    Ok(Prompt { tokens, opens_thought })
+}
+
+/// Whether what follows is thought: the last mark of the text opens one.
+fn in_thought(text: &str, continues: bool) -> bool {
+    if continues {
+        return text.rfind(THINK_OPEN) > text.rfind(THINK_CLOSE);
+    }
+    text.trim_end().ends_with(THINK_OPEN)
+}
+
+/// The tokens of a response given as text, as the model would have sampled them after `prompt`: template suffix, text, end of turn.
+pub fn encode_response(front: &Front, messages: &[Message], content: &str, now_unix_s: i64) -> Result<ResponseTokens, ApiError> {
+    let template = template(front)?;
+    let how = Render { ending: Ending::Closed, now_unix_s };
+    let messages = convert(messages);
+    let text = match template.prompt_parts(&messages, content, &how) {
+        Ok(parts) => parts.response,
+        Err(FormatError::NotAPrefix { .. }) => {
+            let prompt = template.render(&messages, &Render { ending: Ending::GenerationPrompt, now_unix_s }).map_err(refused)?;
+            let opened = front.reasoning && in_thought(&prompt, false);
+            let end = template.end_of_turn(&messages, &how).map_err(refused)?;
+            format!("{}{end}", continue_thought(content, opened))
+        }
+        Err(error) => return Err(refused(error)),
+    };
+    let mut tokens = front.tokenizer.encode(&text, false).map_err(ApiError::internal)?;
+    // Some templates put a line break behind the end of turn; the model never samples it.
+    if let Some(end) = tokens.iter().rposition(|token| front.end_tokens.contains(token)) {
+        tokens.truncate(end + 1);
+    }
+    Ok(tokens)
+}
+
+/// A text answer after a prompt that opened a thought: its own thought without the mark, or none.
+fn continue_thought(content: &str, opened: bool) -> String {
+    if !opened {
+        return content.to_owned();
+    }
+    match content.trim_start().strip_prefix(THINK_OPEN) {
+        Some(rest) => rest.trim_start_matches('\n').to_owned(),
+        None if content.contains(THINK_CLOSE) => content.to_owned(),
+        None => format!("{}{content}", NO_THOUGHT.trim_start_matches('\n')),
+    }
+}
+
+/// Runs `work` with the front on a thread that may block: templates and tokenizers take milliseconds per 100 kB.
+pub async fn blocking<T, W>(front: Arc<Front>, work: W) -> Result<T, ApiError>
+where
+    T: Send + 'static,
+    W: FnOnce(&Front) -> Result<T, ApiError> + Send + 'static,
+{
+    tokio::task::spawn_blocking(move || work(&front)).await.map_err(ApiError::internal)?
+}
+
+fn template(front: &Front) -> Result<&ChatTemplate, ApiError> {
+    front.template.as_ref().ok_or_else(|| {
+        let message = "this base model has no chat template, so it cannot take messages; add chat_template.jinja to its folder";
+        ApiError::refused(ErrorCode::InvalidMessages, "model", message)
+    })
+}
+
+fn convert(messages: &[Message]) -> Vec<TemplateMessage> {
+    let role = |role: Role| match role {
+        Role::System => "system",
+        Role::User => "user",
+        Role::Assistant => "assistant",
+    };
+    messages.iter().map(|message| TemplateMessage::new(role(message.role), &message.content)).collect()
+}
+
+/// A template's refusal is the caller's: its words say what it wants.
+fn refused(error: FormatError) -> ApiError {
+    let message = match &error {
+        FormatError::TemplateRaised { message } => message.clone(),
+        other => other.to_string(),
+    };
+    ApiError::refused(ErrorCode::InvalidMessages, "messages", message)
+}

@@ -1,0 +1,18 @@
+//! One file for each branch of the URL tree; wire types in, wire types out.
+
+pub mod account;
+pub mod generate;
+pub mod health;
+pub mod keys;
+pub mod models;
+pub mod revisions;
+pub mod train;
+
+use std::sync::Arc;
+
+use axum::Extension;
+
+use crate::flight::Flight;
+
+/// The request's own facts, put in by the outermost layer.
+pub type InFlight = Extension<Arc<Flight>>;

@@ -1,0 +1,82 @@
+//! Where the engine's weights come from: checkpoints in folders, adapters in the store. Called on the engine's loader threads.
+//! Does not know requests.
+
+use std::sync::Arc;
+
+use tiger_engine::{AdapterId, BaseId, Progress, Source};
+use tiger_formats::Checkpoint;
+use tiger_kernels::Cpu;
+use tiger_model::{Adapter, Model, Precision};
+use tiger_store::Store;
+use tokio::runtime::Handle;
+
+use crate::bases::Bases;
+
+/// Loads for the engine.
+pub struct Weights {
+    bases: Arc<Bases>,
+    store: Store,
+    runtime: Handle,
+    precision: Precision,
+    threads: usize,
+}
+
+impl Weights {
+    /// `runtime` runs the store's futures; `threads` pack weights.
+    pub fn new(bases: Arc<Bases>, store: Store, precision: Precision, threads: usize) -> Weights {
+        Weights { bases, store, runtime: Handle::current(), precision, threads }
+    }
+}
+
+impl Source for Weights {
+    fn base(&self, id: &BaseId, progress: Progress<'_>) -> Result<Arc<Model>, String> {
+        let base = self.bases.get(&id.0).ok_or_else(|| format!("there is no base model `{}`", id.0))?;
+        let stage = format!("Loading model {}", base.id);
+        progress(&stage, 0.0);
+        let dir = base.dir().ok_or_else(|| base.not_downloaded().message().to_owned())?;
+        let checkpoint = Checkpoint::open(dir).map_err(|error| error.to_string())?;
+        let cpu = Cpu::new(self.threads, None);
+        let model = Model::load(&cpu, &checkpoint, self.precision, &mut |done| progress(&stage, done));
+        model.map(Arc::new).map_err(|error| error.to_string())
+    }
+
+    fn base_bytes(&self, id: &BaseId) -> Result<u64, String> {
+        let base = self.bases.get(&id.0).ok_or_else(|| format!("there is no base model `{}`", id.0))?;
+        let facts = base.facts().map_err(|error| error.message().to_owned())?;
+        Ok((facts.architecture.parameters() as f64 * bytes_per_parameter(self.precision)) as u64)
+    }
+
+    fn adapter(&self, base: &BaseId, id: &AdapterId) -> Result<Arc<Adapter>, String> {
+        let base = self.bases.get(&base.0).ok_or_else(|| format!("there is no base model `{}`", base.0))?;
+        let facts = base.facts().map_err(|error| error.message().to_owned())?;
+        let bytes = self.runtime.block_on(self.store.blob(&hex(&id.0))).map_err(|error| error.to_string())?;
+        Adapter::from_bytes(&facts.architecture, &bytes).map(Arc::new).map_err(|error| error.to_string())
+    }
+}
+
+/// Bytes of one packed weight, its scales included.
+fn bytes_per_parameter(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 4.0,
+        Precision::Bf16 => 2.0,
+        Precision::Int8 => 1.0 + 2.0 / 32.0,
+        Precision::Int4 => 0.5 + 2.0 / 32.0,
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A blob's name as the engine's adapter id.
+pub fn adapter_id(sha256: &str) -> Option<AdapterId> {
+    if !sha256.is_ascii() || sha256.len() != 64 {
+        return None;
+    }
+    let mut id = [0; 32];
+    for (byte, at) in id.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(&sha256[at..at + 2], 16).ok()?;
+    }
+    Some(AdapterId(id))
+}

@@ -1,0 +1,112 @@
+//! `/api`: the web page's session, and API keys. None of it works with an API key.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Signs in.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignInRequest {
+    /// Account's name.
+    pub name: String,
+    /// Its password.
+    pub password: String,
+}
+
+/// Creates the owner's account with the one-time token that the server printed.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateOwnerRequest {
+    /// The token.
+    pub token: String,
+    /// Account's name.
+    pub name: String,
+    /// Its password.
+    pub password: String,
+}
+
+/// Creates an account with an invitation.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptInvitationRequest {
+    /// The invitation's token.
+    pub invitation: String,
+    /// Account's name.
+    pub name: String,
+    /// Its password.
+    pub password: String,
+}
+
+/// Who is signed in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SessionInfo {
+    /// Whether somebody is.
+    pub signed_in: bool,
+    /// Account's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whether this is the server's owner.
+    pub owner: bool,
+    /// True until the owner's account exists.
+    pub needs_owner: bool,
+}
+
+/// Answer of a sign-out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SignOutResponse {
+    /// `signed out`.
+    pub message: String,
+}
+
+/// An invitation, shown once.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct InvitationResponse {
+    /// Hand it to one person; good once.
+    pub invitation: String,
+    /// Unix seconds.
+    pub expires: f64,
+}
+
+/// A key as the list shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ApiKeyInfo {
+    /// Id for revoking.
+    pub id: String,
+    /// Name, as given.
+    pub name: String,
+    /// First characters, to recognise it by.
+    pub prefix: String,
+    /// Unix seconds.
+    pub created: f64,
+    /// Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<f64>,
+}
+
+/// Makes a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateKeyRequest {
+    /// What it is for.
+    #[schema(min_length = 1, max_length = 64)]
+    pub name: String,
+}
+
+/// The one time that the key itself is shown.
+#[derive(Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CreateKeyResponse {
+    /// The key; it cannot be shown again.
+    pub key: String,
+    /// As the list shows it.
+    #[serde(flatten)]
+    pub info: ApiKeyInfo,
+}
+
+/// Answer of a revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RevokeKeyResponse {
+    /// Id that is gone.
+    pub id: String,
+    /// `key has been revoked`.
+    pub message: String,
+}
