@@ -30,6 +30,7 @@ def main():
     p.add_argument("--ffn", type=int, default=704)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--save-every", type=int, default=0, help="steps between safety checkpoints")
+    p.add_argument("--resume", action="store_true", help="go on from the last safety checkpoint")
     p.add_argument("--out", type=Path, default=here, help="folder for everything that is written")
     p.add_argument("--evaluate-only", action="store_true", help="judge the checkpoint that is there")
     args = p.parse_args()

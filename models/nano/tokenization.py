@@ -88,7 +88,8 @@ def messages_of(conversation, rng):
     messages = []
     if conversation.system:
         messages.append({"role": "system", "content": conversation.system})
-    for t in conversation.turns:
+    for t in conversation.turns[:-1]:
         messages.append({"role": "user", "content": t.user})
         messages.append({"role": "assistant", "content": rng.choice(renderings(t.fact, t.style))})
-    return messages[:-1]
+    messages.append({"role": "user", "content": conversation.turns[-1].user})
+    return messages

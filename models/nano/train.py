@@ -18,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from corpus import training_conversation
 from tokenization import BOS, END, PAD, encode
 
+ROPE_THETA = 10000.0
 ROW, LONG_ROW = 256, 1024  # the only two lengths, so that shapes never vary
 
 
@@ -25,7 +26,7 @@ def llama_config(vocab: int, hidden: int, layers: int, ffn: int) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=vocab, hidden_size=hidden, intermediate_size=ffn, num_hidden_layers=layers,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048, rms_norm_eps=1e-5,
-        rope_theta=10000.0, tie_word_embeddings=True, attention_bias=False, mlp_bias=False,
+        rope_theta=ROPE_THETA, tie_word_embeddings=True, attention_bias=False, mlp_bias=False,
         bos_token_id=BOS, eos_token_id=END, pad_token_id=PAD)
 
 
@@ -81,7 +82,7 @@ class Packer:
                 self.long.append(item)
 
     def batch(self):
-        rows = self.rows * ROW // LONG_ROW
+        rows = max(1, self.rows * ROW // LONG_ROW)
         if sum(len(x) for x, _ in self.long) > 1.05 * rows * LONG_ROW:
             return self.fill(LONG_ROW, rows, lambda: self.long.pop() if self.long else None)
         return self.fill(ROW, self.rows, self.draw)
@@ -100,12 +101,25 @@ def answer_loss(model, batch):
     return F.cross_entropy(logits, ids[:, 1:][targets], reduction="sum"), int(targets.sum())
 
 
-def save_model(model, folder: Path):
+@torch.no_grad()
+def probe_loss(model, average, probe):
+    """Loss of the averaged weights on fresh conversations."""
+    mine = {n: p.detach().clone() for n, p in model.named_parameters()}
+    model.load_state_dict(average, strict=False)
+    sums = [answer_loss(model, b) for b in probe]
+    model.load_state_dict(mine, strict=False)
+    return sum(s.item() for s, _ in sums) / sum(n for _, n in sums)
+
+
+def save_model(config, weights, folder: Path):
     folder.mkdir(parents=True, exist_ok=True)
-    copy = LlamaForCausalLM(model.config)
-    copy.load_state_dict(model.state_dict())
-    copy.generation_config = None
-    copy.to(torch.bfloat16).save_pretrained(folder, safe_serialization=True)
+    copy = LlamaForCausalLM(config)
+    # Not strict: the output matrix is the embedding and has no weights of its own.
+    copy.load_state_dict(weights, strict=False)
+    copy.to(torch.bfloat16).save_pretrained(folder)
+    # Readers of the older layout look for rope_theta at the top.
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rope_theta": ROPE_THETA}, indent=2) + "\n")
     (folder / "generation_config.json").write_text(json.dumps({
         "bos_token_id": BOS, "do_sample": True, "eos_token_id": [END], "pad_token_id": PAD,
         "temperature": 1.0, "top_p": 1.0}, indent=2) + "\n")
@@ -163,12 +177,20 @@ def train(tok, args, folder: Path, curve: Path):
     others = [p for n, p in model.named_parameters() if not (p.dim() == 2 and "layers" in n)]
     muon = Muon(matrices)
     adam = torch.optim.AdamW(others, lr=args.rate, betas=(0.9, 0.97), eps=1e-9, weight_decay=0.0)
-    warm = 60
-    start, seen = time.time(), 0
-    rows, total, count = [], 0.0, 0
-    for step in range(args.steps):
-        left = (args.steps - step) / args.steps
-        rate = args.rate * min((step + 1) / warm, left ** 0.5 if left > 0.5 else left * 2 ** 0.5)
+    average = {n: p.detach().clone() for n, p in model.named_parameters()}
+    rows, begin, state = [], 0, folder.parent / "state.pt"
+    if args.resume:
+        old = torch.load(state, weights_only=False)
+        model.load_state_dict(old["model"])
+        adam.load_state_dict(old["adam"])
+        for group, buffer in zip(muon.groups, old["muon"]):
+            group[2].copy_(buffer)
+        rng.setstate(old["rng"])
+        packer.long, average, rows, begin = old["long"], old["average"], old["rows"], old["step"]
+    start, seen, total, count = time.time(), begin * args.rows * ROW, 0.0, 0
+    for step in range(begin, args.steps):
+        # Warm up, stay, and fall to zero over the last third.
+        rate = args.rate * min(1, (step + 1) / 60, (args.steps - step) / (args.steps / 3))
         muon.lr = adam.param_groups[0]["lr"] = rate
         batch = packer.batch()
         loss, n = answer_loss(model, batch)
@@ -177,14 +199,17 @@ def train(tok, args, folder: Path, curve: Path):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         muon.step()
         adam.step()
+        with torch.no_grad():
+            # A running average of the weights: better than the last weights at any moment.
+            for name, p in model.named_parameters():
+                average[name].lerp_(p, 0.02)
         seen += batch[0].numel()
         total, count = total + loss.item(), count + n
-        if (step + 1) % 50 == 0 or step + 1 == args.steps:
+        last = step + 1 == args.steps
+        if (step + 1) % 50 == 0 or last:
             value = ""
-            if (step + 1) % 250 == 0 or step + 1 == args.steps:
-                with torch.no_grad():
-                    sums = [answer_loss(model, b) for b in probe]
-                value = sum(s.item() for s, _ in sums) / sum(k for _, k in sums)
+            if (step + 1) % 200 == 0 or last:
+                value = probe_loss(model, average, probe)
             rows.append((step + 1, seen, total / count, value))
             print(f"step {step + 1} tokens {seen} loss {total / count:.4f} probe {value} rate {rate:.5f} "
                   f"seconds {time.time() - start:.0f}", flush=True)
@@ -193,9 +218,10 @@ def train(tok, args, folder: Path, curve: Path):
                 w = csv.writer(f, lineterminator="\n")
                 w.writerow(["step", "tokens", "train_loss", "probe_loss"])
                 w.writerows((s, k, f"{a:.4f}", f"{b:.4f}" if b != "" else "") for s, k, a, b in rows)
-        if args.save_every and (step + 1) % args.save_every == 0:
-            save_model(model, folder)
-    save_model(model, folder)
-    return model
-
-
+        if args.save_every and (step + 1) % args.save_every == 0 and not last:
+            save_model(model.config, average, folder)
+            torch.save({"model": model.state_dict(), "adam": adam.state_dict(), "rng": rng.getstate(),
+                        "muon": [g[2] for g in muon.groups], "long": packer.long, "average": average,
+                        "rows": rows, "step": step + 1}, state)
+    save_model(model.config, average, folder)
+    state.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ use crate::fields::{Fields, parse_object, read_optional};
 /// Longest template source, bytes; the longest published ones have about 20 kB.
 pub const MAX_TEMPLATE_BYTES: u64 = 256 << 10;
 /// Longest `tokenizer_config.json`, bytes: it may list some thousand added tokens.
-pub const MAX_TOKENIZER_CONFIG_BYTES: u64 = 16 << 20;
+pub const MAX_TOKENIZER_CONFIG_BYTES: u64 = 8 << 20;
 /// Longest rendered text, bytes, beyond what the messages themselves have.
 pub const MAX_RENDER_EXTRA_BYTES: usize = 1 << 20;
 /// How often the messages' bytes may be written to the output. Real templates write each once.

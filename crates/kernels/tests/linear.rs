@@ -4,8 +4,8 @@ use tiger_kernels::ops::linear::{Epilogue, Precision, Raw, RawType, Weight, add_
 use tiger_kernels::{Cpu, Isa};
 
 /// Largest error of an output against f64, relative to the root of the sum of the squared products.
-const TOLERANCE_F32: f64 = 2e-6;
-const TOLERANCE_BF16: f64 = 4e-6;
+const TOLERANCE_F32: f64 = 1e-5;
+const TOLERANCE_BF16: f64 = 1e-5;
 /// bf16 activations against unrounded ones.
 const TOLERANCE_ROUNDED: f64 = 1e-2;
 /// int8: root mean square error over root mean square output, normal values.
@@ -252,10 +252,9 @@ fn every_checkpoint_type_is_packed_rounded_and_stacked() {
                 values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
                 values.iter().map(|v| half::f16::from_f32(*v).to_f32()).collect(),
             ),
-            RawType::Bf16 => (
-                values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
-                values.iter().map(|v| bf16(*v)).collect(),
-            ),
+            RawType::Bf16 => {
+                (values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(), values.iter().map(|v| bf16(*v)).collect())
+            }
         }
     };
     for dtype in [RawType::F32, RawType::F16, RawType::Bf16] {

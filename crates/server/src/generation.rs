@@ -23,7 +23,7 @@ use crate::router::random_id;
 use crate::stream::{ChunkSender, HungUp};
 use crate::target::Target;
 use crate::text::{Assembler, Piece, ThinkSplit};
-use crate::{metrics, source};
+use crate::metrics;
 
 /// A request that passed every check that needs no tokenizer.
 pub struct Plan {
@@ -240,8 +240,8 @@ struct Track {
     content: String,
     reasoning: Option<String>,
     finish: Option<StopReason>,
-    /// Tokens that the last delta chunk did not carry yet.
-    unsent: usize,
+    /// Tokens whose log-probs were streamed.
+    sent: usize,
     first: Option<Instant>,
 }
 
@@ -255,7 +255,7 @@ impl Track {
             content: String::new(),
             reasoning: front.reasoning.then(String::new),
             finish: None,
-            unsent: 0,
+            sent: 0,
             first: None,
         }
     }
@@ -323,7 +323,6 @@ impl Run {
         }
         track.tokens.push(id);
         track.logprobs.push(logprob);
-        track.unsent += 1;
         if is_end {
             track.assembler.push_silent();
             return Ok(());
@@ -333,7 +332,11 @@ impl Run {
         if track.assembler.stopped() {
             self.generation.cancel(sample);
         }
-        self.delta(sample, piece, sink).await
+        if piece == Piece::default() {
+            return Ok(());
+        }
+        let certain = track.assembler.certain_tokens();
+        Ok(self.send(sample, certain, piece, sink).await?)
     }
 
     async fn finished(&mut self, sample: u32, reason: FinishReason, sink: Option<&ChunkSender>) -> Result<(), ApiError> {
@@ -351,38 +354,21 @@ impl Run {
             metrics::per_token(first.elapsed().as_secs_f64() / (track.tokens.len() - 1) as f64);
         }
         let kept = track.assembler.kept_tokens();
-        let dropped = track.tokens.len().saturating_sub(kept);
         track.tokens.truncate(kept);
         track.logprobs.truncate(kept);
-        track.unsent = track.unsent.saturating_sub(dropped);
-        let leftover = self.plan.logprobs && track.unsent > 0;
+        let leftover = self.plan.logprobs && track.sent < kept;
         if leftover || piece != Piece::default() {
-            self.send(sample, piece, sink).await?;
+            self.send(sample, kept, piece, sink).await?;
         }
         Ok(())
     }
 
-    async fn delta(&mut self, sample: u32, piece: Piece, sink: Option<&ChunkSender>) -> Result<(), ApiError> {
-        // Once a stop string was seen the kept tokens are known only at the end.
-        let stopped = self.samples.get(sample as usize).is_some_and(|track| track.assembler.stopped());
-        if piece == Piece::default() || (stopped && self.plan.logprobs) {
-            if stopped && sink.is_some() && !piece.content.is_empty() {
-                return Ok(self.send_text(sample, piece, None, sink).await?);
-            }
-            return Ok(());
-        }
-        Ok(self.send(sample, piece, sink).await?)
-    }
-
-    async fn send(&mut self, sample: u32, piece: Piece, sink: Option<&ChunkSender>) -> Result<(), HungUp> {
-        let mut logprobs = None;
-        if let Some(track) = self.samples.get_mut(sample as usize) {
-            if self.plan.logprobs && sink.is_some() {
-                logprobs = Some(track.entries(&self.front, track.tokens.len() - track.unsent, track.tokens.len()));
-            }
-            track.unsent = 0;
-        }
-        self.send_text(sample, piece, logprobs, sink).await
+    /// Sends text, with the log-probs of the tokens before the `upto`-th that were not sent yet.
+    async fn send(&mut self, sample: u32, upto: usize, piece: Piece, sink: Option<&ChunkSender>) -> Result<(), HungUp> {
+        let (Some(track), Some(_)) = (self.samples.get_mut(sample as usize), sink) else { return Ok(()) };
+        let from = std::mem::replace(&mut track.sent, upto);
+        let entries = self.plan.logprobs.then(|| track.entries(&self.front, from, upto));
+        self.send_text(sample, piece, entries, sink).await
     }
 
     /// At most one chunk for each kind of text; log-probs go with the last.

@@ -5,6 +5,7 @@ mod app;
 mod auth;
 pub mod bases;
 pub mod config;
+mod convert;
 mod error;
 mod flight;
 mod generation;

@@ -50,11 +50,15 @@ impl Target {
     pub async fn find_own(app: &App, account: AccountId, name: &str, action: &str) -> Result<Box<Own>, ApiError> {
         match Target::find(app, account, name).await? {
             Target::Own(own) => Ok(own),
-            Target::Base(base) => {
-                let message = format!("{} is a base model and cannot be {action}; make your own model from it with POST /v1/models", base.name);
-                Err(ApiError::new(ErrorType::Permission, ErrorCode::ReadOnly, message).param("model"))
-            }
+            base => Err(base.read_only(action)),
         }
+    }
+
+    /// 403: a base model cannot be `action`.
+    pub fn read_only(&self, action: &str) -> ApiError {
+        let name = &self.base().name;
+        let message = format!("{name} is a base model and cannot be {action}; make your own model from it with POST /v1/models");
+        ApiError::new(ErrorType::Permission, ErrorCode::ReadOnly, message).param("model")
     }
 
     /// The read-only model at the root.

@@ -74,9 +74,11 @@ impl Assembler {
 
     /// How many tokens the recorded response keeps: all, or with a stop string those that begin before it.
     pub fn kept_tokens(&self) -> usize {
-        if !self.stops.stopped {
-            return self.spans.len();
-        }
+        if self.stops.stopped { self.certain_tokens() } else { self.spans.len() }
+    }
+
+    /// How many tokens certainly stay, whatever follows: those that begin before what is held back.
+    pub fn certain_tokens(&self) -> usize {
         let cut = self.stops.emitted_bytes;
         let beyond = |&(before, after): &(usize, usize)| before >= cut && after > 0;
         self.spans.iter().position(beyond).unwrap_or(self.spans.len())

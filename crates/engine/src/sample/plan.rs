@@ -41,11 +41,13 @@ pub fn plan(demands: &[Demand], budget: usize, turn: u64) -> Vec<Grant> {
     } else {
         budget.div_ceil(PROMPT_SHARE)
     };
+    // Where alternate steps serve one kind, the other's rotation must not see only even or only odd steps.
+    let round = if budget == 1 && !prompts.is_empty() { turn / 2 } else { turn };
     let mut grants: Vec<Grant> = Vec::with_capacity(demands.len());
     let decoding = decodes.len().min(budget - kept);
-    let first = if decoding < decodes.len() { (turn.wrapping_mul(decoding.max(1) as u64) % decodes.len() as u64) as usize } else { 0 };
+    let first = if decoding < decodes.len() { (round.wrapping_mul(decoding.max(1) as u64) % decodes.len() as u64) as usize } else { 0 };
     grants.extend((0..decoding).map(|i| Grant { key: decodes[(first + i) % decodes.len()].key, tokens: 1 }));
-    share(&prompts, budget - decoding, turn, &mut grants);
+    share(&prompts, budget - decoding, round, &mut grants);
     grants.sort_unstable_by_key(|g| g.key);
     grants
 }

@@ -118,7 +118,7 @@ fn shards_open_through_the_index() {
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     assert_eq!(checkpoint.total_bytes(), 2 * checkpoint.architecture().parameters());
 
-    let mut attempt = |map: Value, parts: &[&str]| {
+    let attempt = |map: Value, parts: &[&str]| {
         put(dir.path(), "model.safetensors.index.json", index(&map));
         refuses(Checkpoint::open(dir.path()), parts);
     };

@@ -89,21 +89,28 @@ pub(crate) unsafe fn tile<S: Simd, E: Element, const R: usize, const C: usize>(
 /// Runs `$body` with the constants (`$r`, `$c`) set to a tile's rows 1 to 6 and the vectors beside each other that keep the
 /// multiply-adders busy with so few rows: a chain waits some four cycles, so about twelve registers of chains are wanted.
 macro_rules! with_rows {
-    ($rows:expr, $wide:expr, |$r:ident, $c:ident| $body:expr) => {
-        match ($rows, $wide) {
-            (1, false) => $crate::simd::tile::with_rows!(@ $r = 1, $c = 4, $body),
-            (2, false) => $crate::simd::tile::with_rows!(@ $r = 2, $c = 2, $body),
-            (3, false) => $crate::simd::tile::with_rows!(@ $r = 3, $c = 2, $body),
-            (4, false) => $crate::simd::tile::with_rows!(@ $r = 4, $c = 1, $body),
-            (5, false) => $crate::simd::tile::with_rows!(@ $r = 5, $c = 1, $body),
-            (6, false) => $crate::simd::tile::with_rows!(@ $r = 6, $c = 1, $body),
-            (1, true) => $crate::simd::tile::with_rows!(@ $r = 1, $c = 4, $body),
-            (2, true) => $crate::simd::tile::with_rows!(@ $r = 2, $c = 4, $body),
-            (3, true) => $crate::simd::tile::with_rows!(@ $r = 3, $c = 4, $body),
-            (4, true) => $crate::simd::tile::with_rows!(@ $r = 4, $c = 4, $body),
-            (5, true) => $crate::simd::tile::with_rows!(@ $r = 5, $c = 4, $body),
-            (6, true) => $crate::simd::tile::with_rows!(@ $r = 6, $c = 4, $body),
-            _ => unreachable!("a tile has 1 to 6 rows"),
+    ($rows:expr, $simd:ident, |$r:ident, $c:ident| $body:expr) => {
+        // Two matches instead of one of pairs, so that the compiler drops the half that the instruction set does not use.
+        if $simd::WIDE {
+            match $rows {
+                1 => $crate::simd::tile::with_rows!(@ $r = 1, $c = 4, $body),
+                2 => $crate::simd::tile::with_rows!(@ $r = 2, $c = 4, $body),
+                3 => $crate::simd::tile::with_rows!(@ $r = 3, $c = 4, $body),
+                4 => $crate::simd::tile::with_rows!(@ $r = 4, $c = 4, $body),
+                5 => $crate::simd::tile::with_rows!(@ $r = 5, $c = 4, $body),
+                6 => $crate::simd::tile::with_rows!(@ $r = 6, $c = 4, $body),
+                _ => unreachable!("a tile has 1 to 6 rows"),
+            }
+        } else {
+            match $rows {
+                1 => $crate::simd::tile::with_rows!(@ $r = 1, $c = 4, $body),
+                2 => $crate::simd::tile::with_rows!(@ $r = 2, $c = 2, $body),
+                3 => $crate::simd::tile::with_rows!(@ $r = 3, $c = 2, $body),
+                4 => $crate::simd::tile::with_rows!(@ $r = 4, $c = 1, $body),
+                5 => $crate::simd::tile::with_rows!(@ $r = 5, $c = 1, $body),
+                6 => $crate::simd::tile::with_rows!(@ $r = 6, $c = 1, $body),
+                _ => unreachable!("a tile has 1 to 6 rows"),
+            }
         }
     };
     (@ $r:ident = $rv:literal, $c:ident = $cv:literal, $body:expr) => {{

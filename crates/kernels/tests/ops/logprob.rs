@@ -113,6 +113,7 @@ fn extreme_logits_give_no_nan() {
         let term = KlTerm { ref_logits: &z.clone(), ref_lse: &[s.lse], kl: &kl_values, weights: &[1.0] };
         score_backward(&fast(), &mut z, v, ScoreGradient { targets: &[target], scores: &scores, coefficients: &[1.0] }, Some(term));
         assert!(z.iter().all(|x| x.is_finite()), "{fill} {peak}: {z:?}");
-        assert!(z.iter().sum::<f32>().abs() < 1e-5, "a gradient at logits sums to 0");
+        // lse near 10⁴ is known to 10⁻³ in f32.
+        assert!(z.iter().sum::<f32>().abs() < 1e-3, "a gradient at logits sums to 0");
     }
 }

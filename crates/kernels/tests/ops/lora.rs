@@ -7,6 +7,8 @@ use tiger_kernels::ops::rows::{Rows, RowsMut};
 use crate::support::{Random, assert_close, assert_same, fast, same_everywhere, wide};
 
 const TOLERANCE: f64 = 1e-5;
+/// Sums over 80 rows of terms that are themselves sums.
+const GRADIENT: f64 = 5e-5;
 
 fn pair(random: &mut Random, k: usize, n: usize, rank: usize) -> LoraPair {
     let padded = rank.next_multiple_of(16);
@@ -105,7 +107,7 @@ fn backward_matches_f64() {
                 }
             }
         }
-        assert_close(&got, &[da, db, dx].concat(), TOLERANCE, &format!("dA, dB, dx of {k} {n} {rank}"));
+        assert_close(&got, &[da, db, dx].concat(), GRADIENT, &format!("dA, dB, dx of {k} {n} {rank}"));
     }
 }
 

@@ -15,6 +15,9 @@ const MODELS: &str = "TIGER_STORE_TEST_MODELS";
 /// The file of acknowledged trainings, one line each: model, revision.
 const ACKS: &str = "acks";
 
+/// A child that nobody kills ends by itself after so many trainings, more than it has time for before a kill.
+const TRAININGS_OF_A_CHILD: usize = 200;
+
 fn spawn(dir: &Path, models: &str, failpoint: Option<&str>) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["crash::child", "--exact", "--nocapture", "--test-threads=1"]).env(DIR, dir).env(MODELS, models);
@@ -50,7 +53,7 @@ async fn train_on(store: Store, acks: std::path::PathBuf, name: String, retries:
     let owner = store.ensure_owner().await.unwrap().id;
     let mut acks = std::fs::OpenOptions::new().create(true).append(true).open(acks).unwrap();
     let mut retries = retries.into_iter();
-    loop {
+    for _ in 0..TRAININGS_OF_A_CHILD {
         let ticket = match retries.next() {
             Some(ticket) => ticket,
             None => {

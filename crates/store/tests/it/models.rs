@@ -143,7 +143,8 @@ async fn deletion_cancels_trainings_and_frees_the_name() {
     tokio::task::yield_now().await;
 
     w.store.delete_model(model.key).await.unwrap();
-    assert!(matches!(waiter.await.unwrap(), Err(Error::Cancelled)));
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(20), waiter).await.unwrap();
+    assert!(matches!(waited.unwrap(), Err(Error::Cancelled)));
     assert!(matches!(w.store.renew_lease(&running).await, Err(Error::Cancelled)));
     assert!(matches!(w.store.commit_train(&running, outcome("m", 2)).await, Err(Error::Cancelled)));
     assert!(w.store.model(w.owner, "m").await.unwrap().is_none());

@@ -169,37 +169,36 @@ unsafe fn attend_kernel<S: Simd, E: Element>(task: &Task<E>, scratch: &Scratch, 
             for (row, count) in counts.iter_mut().enumerate().take(rows) {
                 *count = keys(row);
             }
-            let at = At { first, block, counts };
+            let at = At { first, rows, block, counts };
             // SAFETY: the caller's promise.
             unsafe {
-                with_rows!(rows, S::WIDE, |R, C| block_tile::<S, E, R, C>(task, scratch, memory, &at));
+                block_tile::<S, E>(task, scratch, memory, &at);
             }
         }
     }
 }
 
+/// One number for each row of a tile.
+type PerRow = [f32; TILE_ROWS];
+
 /// One tile in one block.
 struct At {
     /// First row of the tile.
     first: usize,
+    rows: usize,
     block: usize,
     /// Keys of the block that each row sees; ascending, 0 for rows whose token stands before the block.
     counts: [usize; TILE_ROWS],
 }
 
 #[inline(always)]
-unsafe fn block_tile<S: Simd, E: Element, const R: usize, const C: usize>(
-    task: &Task<E>,
-    scratch: &Scratch,
-    memory: &mut [f32],
-    at: &At,
-) {
+unsafe fn block_tile<S: Simd, E: Element>(task: &Task<E>, scratch: &Scratch, memory: &mut [f32], at: &At) {
     // SAFETY: the caller's promise; offsets as laid out.
     unsafe {
-        score::<S, E, R, C>(task, scratch, memory, at);
-        let (maxima, sums) = softmax::<S, R>(&mut memory[scratch.scores..][..R * BLOCK_TOKENS], at);
-        weigh::<S, E, R, C>(task, scratch, memory, at);
-        merge::<S, R>(task, scratch, memory, at, (maxima, sums));
+        with_rows!(at.rows, S, |R, C| score::<S, E, R, C>(task, scratch, memory, at));
+        let (maxima, sums) = softmax::<S>(&mut memory[scratch.scores..][..TILE_ROWS * BLOCK_TOKENS], at);
+        with_rows!(at.rows, S, |R, C| weigh::<S, E, R, C>(task, scratch, memory, at));
+        merge::<S, E>(task, scratch, memory, at, (maxima, sums));
     }
 }
 
@@ -246,9 +245,9 @@ unsafe fn score<S: Simd, E: Element, const R: usize, const C: usize>(
 
 /// Scores to exponentials in place; each row's maximum and sum.
 #[inline(always)]
-unsafe fn softmax<S: Simd, const R: usize>(scores: &mut [f32], at: &At) -> ([f32; R], [f32; R]) {
-    let (mut maxima, mut sums) = ([f32::MIN; R], [0.0; R]);
-    for r in 0..R {
+unsafe fn softmax<S: Simd>(scores: &mut [f32], at: &At) -> (PerRow, PerRow) {
+    let (mut maxima, mut sums) = ([f32::MIN; TILE_ROWS], [0.0; TILE_ROWS]);
+    for r in 0..at.rows {
         let row = &mut scores[r * BLOCK_TOKENS..][..at.counts[r].next_multiple_of(LANES)];
         let valid = |i: usize| (at.counts[r] - i * LANES).min(LANES);
         // SAFETY: the caller's promise; whole vectors of the row.
@@ -341,11 +340,11 @@ unsafe fn weigh_columns<S: Simd, E: Element, const R: usize, const C: usize>(
 
 /// Adds the block to what the rows have so far, both rescaled to the larger maximum.
 #[inline(always)]
-unsafe fn merge<S: Simd, const R: usize>(task: &Task<impl Element>, scratch: &Scratch, memory: &mut [f32], at: &At, block: ([f32; R], [f32; R])) {
+unsafe fn merge<S: Simd, E: Element>(task: &Task<E>, scratch: &Scratch, memory: &mut [f32], at: &At, block: (PerRow, PerRow)) {
     let padded = task.shape.padded_dim();
     let (maxima, sums) = block;
     let mut scales = [[0.0f32; LANES]; 2];
-    for r in 0..R {
+    for r in 0..at.rows {
         let so_far = &mut memory[scratch.maximum + at.first + r];
         let maximum = if *so_far > maxima[r] { *so_far } else { maxima[r] };
         scales[0][r] = *so_far - maximum;
@@ -359,7 +358,7 @@ unsafe fn merge<S: Simd, const R: usize>(task: &Task<impl Element>, scratch: &Sc
         for s in &mut scales {
             S::store(s.as_mut_ptr(), exp::<S>(S::load(s.as_ptr())));
         }
-        for r in 0..R {
+        for r in 0..at.rows {
             if at.counts[r] == 0 {
                 continue;
             }

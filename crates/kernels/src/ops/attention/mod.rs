@@ -7,6 +7,7 @@
 mod backward;
 mod forward;
 mod kv;
+mod packed;
 
 use std::ops::Range;
 

@@ -4,7 +4,7 @@
 //! Weights stay packed as they are and are unfolded in registers: bf16 by a shift (even k) or a mask (odd k), int8 into even and odd
 //! bytes. `maddubs` would be the obvious int8 instruction, but it saturates; `madd` of 16-bit pairs is exact.
 
-use super::block::{Block, Tile};
+use super::block::{Ahead, Block, Tile};
 use super::encode::ACTIVATION_GROUP;
 use super::weight::{PANEL, WEIGHT_GROUP};
 use std::arch::x86_64::*;
@@ -92,6 +92,16 @@ unsafe fn finish<const R: usize, const C: usize>(b: &Block, t: &Tile, acc: &Acc<
     }
 }
 
+/// One row alone is read by the hardware's own prefetcher; else a line per 16 columns.
+#[inline(always)]
+fn lines<const C: usize>(ahead: &mut Ahead) {
+    match C {
+        2 => ahead.step::<1>(),
+        4 => ahead.step::<2>(),
+        _ => (),
+    }
+}
+
 #[target_feature(enable = "avx2,fma")]
 unsafe fn f32_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
     // SAFETY: the tile lies in the block, and the loop makes `steps` steps of 64 words of w and one value of x.
@@ -101,21 +111,53 @@ unsafe fn f32_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
         let mut w = b.w.add(t.col).cast::<f32>();
         let mut ahead = t.ahead;
         for _ in 0..b.steps {
-            let mut v = [_mm256_setzero_ps(); C];
-            for (c, v) in v.iter_mut().enumerate() {
-                *v = _mm256_load_ps(w.add(c * LANES));
-            }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let a = _mm256_broadcast_ss(&*x.add(r * stride));
-                for (acc, v) in acc.iter_mut().zip(v) {
-                    *acc = _mm256_fmadd_ps(v, a, *acc);
-                }
-            }
-            ahead.step();
+            multiply(&mut acc, x, stride, |c| _mm256_load_ps(w.add(c * LANES)));
+            lines::<C>(&mut ahead);
             x = x.add(1);
             w = w.add(PANEL);
         }
         finish::<R, C>(b, t, &acc);
+    }
+}
+
+/// Eight words, read again at every call: a compiler that keeps them from the odd k to the even k has no registers left for the
+/// accumulators and writes those to the stack, at half the speed.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn reread(at: *const u32) -> __m256i {
+    // SAFETY: the caller's pointer is good for eight words and aligned.
+    unsafe { at.cast::<__m256i>().read_volatile() }
+}
+
+/// acc += x · v(c) for the value at `x` of each row. Tall tiles keep the weights and read one activation after the other, flat ones
+/// the other way round: whatever there are fewer of.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn multiply<const R: usize, const C: usize>(acc: &mut Acc<R, C>, x: *const f32, stride: usize, v: impl Fn(usize) -> __m256) {
+    if R < C {
+        let mut a = [_mm256_setzero_ps(); R];
+        for (r, a) in a.iter_mut().enumerate() {
+            // SAFETY: R rows of x, `stride` apart.
+            *a = unsafe { _mm256_broadcast_ss(&*x.add(r * stride)) };
+        }
+        for c in 0..C {
+            let v = v(c);
+            for (acc, a) in acc.iter_mut().zip(a) {
+                acc[c] = _mm256_fmadd_ps(v, a, acc[c]);
+            }
+        }
+        return;
+    }
+    let mut columns = [_mm256_setzero_ps(); C];
+    for (c, column) in columns.iter_mut().enumerate() {
+        *column = v(c);
+    }
+    for (r, acc) in acc.iter_mut().enumerate() {
+        // SAFETY: R rows of x, `stride` apart.
+        let a = unsafe { _mm256_broadcast_ss(&*x.add(r * stride)) };
+        for (acc, v) in acc.iter_mut().zip(columns) {
+            *acc = _mm256_fmadd_ps(v, a, *acc);
+        }
     }
 }
 
@@ -129,26 +171,9 @@ unsafe fn bf16_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
         let mut ahead = t.ahead;
         let odd = _mm256_set1_epi32(0xffff_0000_u32 as i32);
         for _ in 0..b.steps {
-            let mut v = [_mm256_setzero_ps(); C];
-            for (c, v) in v.iter_mut().enumerate() {
-                *v = _mm256_castsi256_ps(_mm256_and_si256(_mm256_load_si256(w.add(c * LANES).cast()), odd));
-            }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let a = _mm256_broadcast_ss(&*x.add(r * stride + 1));
-                for (acc, v) in acc.iter_mut().zip(v) {
-                    *acc = _mm256_fmadd_ps(v, a, *acc);
-                }
-            }
-            for (c, v) in v.iter_mut().enumerate() {
-                *v = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_load_si256(w.add(c * LANES).cast())));
-            }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let a = _mm256_broadcast_ss(&*x.add(r * stride));
-                for (acc, v) in acc.iter_mut().zip(v) {
-                    *acc = _mm256_fmadd_ps(v, a, *acc);
-                }
-            }
-            ahead.step();
+            multiply(&mut acc, x.add(1), stride, |c| _mm256_castsi256_ps(_mm256_and_si256(reread(w.add(c * LANES)), odd)));
+            multiply(&mut acc, x, stride, |c| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(reread(w.add(c * LANES)))));
+            lines::<C>(&mut ahead);
             x = x.add(2);
             w = w.add(PANEL);
         }
@@ -181,7 +206,7 @@ unsafe fn int8_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
                         sum[c] = _mm256_add_epi32(_mm256_add_epi32(sum[c], a), b);
                     }
                 }
-                ahead.step();
+                lines::<C>(&mut ahead);
                 x = x.add(2);
                 w = w.add(PANEL);
             }

@@ -107,7 +107,7 @@ unsafe fn f32_tile<const R: usize>(b: &Block, t: &Tile) {
                     *acc = _mm512_fmadd_ps(v, a, *acc);
                 }
             }
-            ahead.step();
+            ahead.step::<REGISTERS>();
             x = x.add(1);
             w = w.add(PANEL);
         }
@@ -135,7 +135,7 @@ unsafe fn bf16_tile<const R: usize>(b: &Block, t: &Tile) {
                     *acc = _mm512_dpbf16_ps(*acc, transmute::<__m512i, __m512bh>(v), transmute::<__m512i, __m512bh>(a));
                 }
             }
-            ahead.step();
+            ahead.step::<REGISTERS>();
             x = x.add(1);
             w = w.add(PANEL);
         }
@@ -169,7 +169,7 @@ unsafe fn int8_tile<const R: usize>(b: &Block, t: &Tile) {
                         *sum = _mm512_dpbusd_epi32(*sum, v, a);
                     }
                 }
-                ahead.step();
+                ahead.step::<REGISTERS>();
                 x = x.add(1);
                 w = w.add(PANEL);
             }

@@ -69,20 +69,19 @@ pub(super) struct Tile {
 /// without it a small batch gets little more than half of the memory's bandwidth.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
-    line: *const u8,
-    until: *const u8,
+    at: *const u8,
     bytes_per_step: usize,
 }
 
 impl Ahead {
-    /// To be called once per step.
+    /// To be called once per step with the lines that a tile alone on its panel has per step. Without a branch, which would keep the
+    /// compiler from mixing loads and arithmetic: a line that several steps share is asked for several times.
     #[inline(always)]
-    pub(super) fn step(&mut self) {
-        self.until = self.until.wrapping_add(self.bytes_per_step);
-        while self.line < self.until {
-            prefetch(self.line);
-            self.line = self.line.wrapping_add(LINE_BYTES);
+    pub(super) fn step<const LINES: usize>(&mut self) {
+        for i in 0..LINES {
+            prefetch(self.at.wrapping_add(i * self.bytes_per_step / LINES));
         }
+        self.at = self.at.wrapping_add(self.bytes_per_step);
     }
 }
 
@@ -100,10 +99,13 @@ impl Block {
     #[inline]
     pub(super) fn tile(&self, (index, row): (usize, usize), (col, width): (usize, usize), most: usize) -> Tile {
         let count = self.rows.div_ceil(most);
-        let line = self.next.cast::<u8>().wrapping_add(self.steps * 4 * (index * PANEL + col) / count);
-        // One row alone: the hardware's prefetcher sees the one stream.
-        let bytes_per_step = if self.rows == 1 || self.next.is_null() { 0 } else { width * 4 / count };
-        Tile { row, col, ahead: Ahead { line, until: line, bytes_per_step } }
+        let share = self.next.cast::<u8>().wrapping_add(self.steps * 4 * (index * PANEL + col) / count);
+        let ahead = if self.next.is_null() {
+            Ahead { at: self.w.cast(), bytes_per_step: 0 }
+        } else {
+            Ahead { at: share, bytes_per_step: width * 4 / count }
+        };
+        Tile { row, col, ahead }
     }
 }
 

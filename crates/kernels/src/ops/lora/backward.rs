@@ -144,7 +144,7 @@ unsafe fn accumulate_kernel<S: Simd>(left: &[f32], left_stride: usize, strip: &[
         let count = TILE_ROWS.min(rank - first);
         // SAFETY: the caller's promise; the places were checked above.
         unsafe {
-            with_rows!(count, S::WIDE, |R, C| {
+            with_rows!(count, S, |R, C| {
                 for column in (0..COLUMNS).step_by(C * LANES) {
                     let a = Broadcast { first: left.as_ptr().add(first), row: 1, step: left_stride };
                     let b = std::array::from_fn(|c| strip.as_ptr().wrapping_add(column + c * LANES));

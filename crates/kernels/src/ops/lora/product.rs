@@ -50,7 +50,7 @@ unsafe fn product_kernel<S: Simd>(p: &Product, rows: Range<usize>, columns: Rang
         let mut first = rows.start;
         while first < rows.end {
             let count = TILE_ROWS.min(rows.end - first);
-            with_rows!(count, S::WIDE, |R, C| {
+            with_rows!(count, S, |R, C| {
                 let mut column = columns.start;
                 while column + C * LANES <= full {
                     let b = std::array::from_fn(|c| p.b.as_ptr().wrapping_add(column + c * LANES));
@@ -92,7 +92,7 @@ unsafe fn product_strip<S: Simd>(p: &Product, rows: Range<usize>, columns: Range
         let count = TILE_ROWS.min(rows.end - first);
         // SAFETY: the caller's promise.
         unsafe {
-            with_rows!(count, S::WIDE, |R, C| {
+            with_rows!(count, S, |R, C| {
                 const { assert!(C > 0) };
                 product_tile::<S, R, 1>(p, first, columns.start, ([strip], LANES, columns.len()), out);
             });

@@ -1,0 +1,50 @@
+//! `/healthz`, `/readyz`, `/metrics`: for whoever runs the server. No key needed, nothing private in them.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tiger_wire::ErrorEnvelope;
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::metrics;
+
+/// The process lives.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "operation",
+    responses((status = 200, description = "Always, while the process lives", body = Object)),
+)]
+pub async fn healthz() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// The server takes requests.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operation",
+    responses(
+        (status = 200, description = "It does", body = Object),
+        (status = 503, description = "Starting or draining", body = ErrorEnvelope),
+    ),
+)]
+pub async fn readyz(State(app): State<App>) -> Result<Json<Value>, ApiError> {
+    app.readiness()?;
+    Ok(Json(json!({"status": "ready"})))
+}
+
+/// Numbers for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain")),
+)]
+pub async fn metrics_text(State(app): State<App>) -> Response {
+    let text = metrics::render(&app.engine().status());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
