@@ -17,7 +17,8 @@ mod lines;
 
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use tiger_wire::limits::IDEMPOTENCY_KEY_HEADER;
@@ -36,6 +37,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// Time to open a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The lines of a streamed answer; exactly one `stop` or `error` ends it. Dropping it is a hang-up.
+pub type Chunks = BoxStream<'static, Result<Chunk, Error>>;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -153,7 +157,7 @@ impl Client {
     }
 
     /// The answer as it is made. Dropping the stream cancels the work on the server.
-    pub async fn generate_stream(&self, request: &GenerateRequest) -> Result<impl Stream<Item = Result<Chunk, Error>> + use<>, Error> {
+    pub async fn generate_stream(&self, request: &GenerateRequest) -> Result<Chunks, Error> {
         let streamed = GenerateRequest { stream: true, ..request.clone() };
         self.stream(|| self.request(Method::POST, "/v1/generate_response").json(&streamed), true).await
     }
@@ -169,7 +173,7 @@ impl Client {
         &self,
         request: &TrainRequest,
         idempotency_key: Option<&str>,
-    ) -> Result<impl Stream<Item = Result<Chunk, Error>> + use<>, Error> {
+    ) -> Result<Chunks, Error> {
         let streamed = TrainRequest { stream: true, ..request.clone() };
         self.stream(|| self.train_request(&streamed, idempotency_key), idempotency_key.is_some()).await
     }
@@ -200,7 +204,7 @@ impl Client {
         &self,
         request: impl Fn() -> RequestBuilder,
         repeatable: bool,
-    ) -> Result<impl Stream<Item = Result<Chunk, Error>> + use<>, Error> {
+    ) -> Result<Chunks, Error> {
         let answer = self.attempt(request, repeatable).await?;
         let base = self.base.clone();
         let mut lines = Lines::default();
@@ -213,7 +217,7 @@ impl Client {
             };
             futures::stream::iter(found)
         });
-        Ok(chunks)
+        Ok(chunks.boxed())
     }
 
     /// Sends until there is an answer that is no reason to try again. A connection that was never opened changed nothing, so it may always

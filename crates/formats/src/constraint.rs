@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use llguidance::api::TopLevelGrammar;
+use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Map, Value, json};
 use toktrie::{TokRxInfo, TokTrie, TokenId, TokenizerEnv};
@@ -16,6 +16,8 @@ use crate::tokenizer::Tokenizer;
 pub const MAX_SCHEMA_BYTES: usize = 64 << 10;
 /// Deepest nesting of a schema.
 const MAX_SCHEMA_DEPTH: usize = 64;
+/// Largest count in a schema (`maxLength` and its like): a grammar counts by states.
+const MAX_COUNT: u64 = 10_000;
 /// Longest token that a mask may allow, bytes; the trie's own limit is 1024.
 const MAX_TOKEN_BYTES: usize = 512;
 /// Most bytes of all tokens together: the trie's nodes, of which it can number 4 million.
@@ -79,6 +81,7 @@ const DESCRIPTIVE: [&str; 15] = [
 pub struct TokEnv {
     factory: ParserFactory,
     vocab: usize,
+    eos_ids: Arc<[u32]>,
 }
 
 impl std::fmt::Debug for TokEnv {
@@ -138,12 +141,26 @@ impl TokEnv {
             let env: toktrie::TokEnv = Arc::new(Vocabulary { trie });
             let mut factory = ParserFactory::new_simple(&env).map_err(|e| e.to_string())?;
             factory.quiet();
-            // Details would put the prompt's text into error messages.
-            factory.limits_mut().verbose_errors = false;
+            *factory.limits_mut() = limits();
             Ok(factory)
         };
         let factory = guard(build).map_err(|problem| bad("vocab", &problem))?;
-        Ok(Self { factory, vocab })
+        Ok(Self { factory, vocab, eos_ids: eos_ids.into() })
+    }
+}
+
+/// A quarter of the library's own limits or less: a schema comes from any caller, and a mask stops the whole batch.
+fn limits() -> ParserLimits {
+    ParserLimits {
+        initial_lexer_fuel: 250_000,
+        step_lexer_fuel: 50_000,
+        max_lexer_states: 50_000,
+        max_grammar_size: 100_000,
+        // Runs large expressions over the whole vocabulary at once: seconds for a hostile one.
+        precompute_large_lexemes: false,
+        // Details would put the response's text into error messages.
+        verbose_errors: false,
+        ..ParserLimits::default()
     }
 }
 
@@ -151,6 +168,7 @@ impl TokEnv {
 pub struct Constraint {
     matcher: Matcher,
     vocab: usize,
+    eos_ids: Arc<[u32]>,
 }
 
 impl std::fmt::Debug for Constraint {
@@ -183,7 +201,7 @@ impl Constraint {
         let matcher = Matcher::new(Ok(parser));
         match matcher.get_error() {
             Some(problem) => Err(FormatError::invalid(FILE, "$", first_line(&problem))),
-            None => Ok(Self { matcher, vocab: env.vocab }),
+            None => Ok(Self { matcher, vocab: env.vocab, eos_ids: Arc::clone(&env.eos_ids) }),
         }
     }
 
@@ -204,12 +222,15 @@ impl Constraint {
 
     /// Advances by a sampled token, which the last mask must have allowed.
     pub fn accept(&mut self, token: u32) -> Result<(), FormatError> {
+        if self.is_done() && self.eos_ids.contains(&token) {
+            return Ok(());
+        }
         guard(|| self.matcher.consume_token(token)).map_err(stuck)
     }
 
-    /// Whether the value is complete and nothing may follow.
+    /// Whether the value is complete and nothing but an end-of-sequence token may follow.
     pub fn is_done(&self) -> bool {
-        self.matcher.is_stopped()
+        self.matcher.is_stopped() && !self.matcher.is_error()
     }
 }
 
@@ -255,6 +276,11 @@ fn check_keywords(schema: &Map<String, Value>, path: &str, depth: usize) -> Resu
                 list.iter().enumerate().try_for_each(|(i, v)| walk(v, format!("{here}[{i}]")))?;
             }
             ("items" | "additionalItems" | "additionalProperties", v) => walk(v, here)?,
+            ("minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties", v)
+                if v.as_u64().is_some_and(|n| n > MAX_COUNT) =>
+            {
+                return Err(FormatError::unsupported(FILE, &here, quoted(&v.to_string()), &format!("at most {MAX_COUNT}")));
+            }
             ("$ref", Value::String(target)) if !target.starts_with('#') => {
                 return Err(FormatError::unsupported(FILE, &here, quoted(target), "references within the schema (#/…)"));
             }

@@ -3,6 +3,7 @@
 //! Does not know tokens.
 
 mod env;
+mod isolate;
 mod json;
 mod strftime;
 
@@ -14,6 +15,7 @@ use minijinja::{Environment, ErrorKind, Value};
 
 use crate::error::{FormatError, quoted};
 use crate::fields::{Fields, parse_object, read_optional};
+use isolate::{Hanging, isolated};
 
 /// Longest template source, bytes; the longest published ones have about 20 kB.
 pub const MAX_TEMPLATE_BYTES: u64 = 256 << 10;
@@ -23,12 +25,14 @@ pub const MAX_TOKENIZER_CONFIG_BYTES: u64 = 8 << 20;
 pub const MAX_RENDER_EXTRA_BYTES: usize = 1 << 20;
 /// How often the messages' bytes may be written to the output. Real templates write each once.
 const MAX_RENDER_COPIES: usize = 4;
-/// Instructions that any render may use. Published templates need some hundreds.
-const BASE_FUEL: u64 = 500_000;
-/// Instructions more for each message; published templates need under 200.
-const FUEL_PER_MESSAGE: u64 = 2_000;
-/// The engine charges one unit for every 64 bytes of string made; this lets each input byte be copied 64 times.
-const FUEL_PER_INPUT_BYTE: u64 = 1;
+/// Steps that any render may take. Published templates need some hundreds.
+const BASE_STEPS: u64 = 50_000;
+/// Steps more for each message; published templates need under 200.
+const STEPS_PER_MESSAGE: u64 = 500;
+/// The engine charges a step for every 64 bytes of text made or read; this pays for each input byte 16 times.
+const INPUT_BYTES_PER_STEP: u64 = 4;
+/// Most steps of any render, whatever its size: bounds the stack too. Enough for 8 MB of messages.
+const MAX_STEPS: u64 = 2_000_000;
 
 const TEMPLATE_FILE: &str = "chat_template.jinja";
 const CONFIG_FILE: &str = "tokenizer_config.json";
@@ -93,6 +97,7 @@ pub struct ChatTemplate {
     env: Environment<'static>,
     mentions_content: bool,
     special_tokens: BTreeMap<&'static str, String>,
+    hanging: Hanging,
 }
 
 impl std::fmt::Debug for ChatTemplate {
@@ -154,7 +159,7 @@ impl ChatTemplate {
         }
         let env = env::environment(source)
             .map_err(|e| FormatError::invalid(file, "chat_template", format!("does not compile: {e}")))?;
-        Ok(Self { env, mentions_content: source.contains("content"), special_tokens })
+        Ok(Self { env, mentions_content: source.contains("content"), special_tokens, hanging: Hanging::default() })
     }
 
     /// A special token's string by its name, such as `eos_token`.
@@ -222,25 +227,33 @@ impl ChatTemplate {
 
     fn run(&self, messages: &[Message], how: &Render) -> Result<String, FormatError> {
         let input_bytes: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
-        let fuel = BASE_FUEL + messages.len() as u64 * FUEL_PER_MESSAGE + input_bytes as u64 * FUEL_PER_INPUT_BYTE;
+        let steps = BASE_STEPS + messages.len() as u64 * STEPS_PER_MESSAGE + input_bytes as u64 / INPUT_BYTES_PER_STEP;
+        let steps = steps.min(MAX_STEPS);
         let mut context: BTreeMap<&str, Value> =
             self.special_tokens.iter().map(|(name, token)| (*name, Value::from(token.as_str()))).collect();
         context.insert("messages", messages.iter().map(Message::as_value).collect());
         context.insert("tools", Value::from(()));
         context.insert("documents", Value::from(()));
         context.insert("add_generation_prompt", Value::from(how.ending == Ending::GenerationPrompt));
-        // A clone shares the compiled template; its fuel and its clock are this render's own.
+        // A clone shares the compiled template; its steps and its clock are this render's own.
         let mut env = self.env.clone();
-        env.set_fuel(Some(fuel));
+        env.set_fuel(Some(steps));
         let now_unix_s = how.now_unix_s;
         env.add_function("strftime_now", move |format: &str| strftime::strftime(format, now_unix_s));
         let limit_bytes = input_bytes.saturating_mul(MAX_RENDER_COPIES).saturating_add(MAX_RENDER_EXTRA_BYTES);
-        let mut out = Bounded { bytes: Vec::new(), limit_bytes };
-        let result = env.get_template(env::NAME).and_then(|t| t.render_captured_to(context, &mut out).map(|_| ()));
-        match result {
-            Ok(()) => String::from_utf8(out.bytes).map_err(|_| run_error("wrote bytes that are not UTF-8")),
-            Err(e) => Err(explain(e)),
-        }
+        let context = Value::from(context);
+        isolated(&self.hanging, steps, move || write_out(&env, context, limit_bytes))
+            .unwrap_or_else(|problem| Err(run_error(problem)))
+    }
+}
+
+/// Renders into at most `limit_bytes`.
+fn write_out(env: &Environment<'_>, context: Value, limit_bytes: usize) -> Result<String, FormatError> {
+    let mut out = Bounded { bytes: Vec::new(), limit_bytes };
+    let result = env.get_template(env::NAME).and_then(|t| t.render_captured_to(context, &mut out).map(|_| ()));
+    match result {
+        Ok(()) => String::from_utf8(out.bytes).map_err(|_| run_error("wrote bytes that are not UTF-8")),
+        Err(e) => Err(explain(e)),
     }
 }
 

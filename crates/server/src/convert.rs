@@ -3,18 +3,14 @@
 use tiger_engine as engine;
 use tiger_wire as wire;
 
-/// Default of objective.md for Llama: 5e-5 · (2000 / hidden)^0.781.
-pub fn default_learning_rate(hidden: usize) -> f64 {
-    5e-5 * (2000.0 / hidden.max(1) as f64).powf(0.781)
-}
-
 /// The knobs of a request; what was left out is objective.md's default.
 pub fn knobs(request: &wire::TrainRequest, learning_rate: f64, seed: u64) -> engine::Knobs {
+    let default = engine::Knobs::default();
     engine::Knobs {
         learning_rate: request.learning_rate.unwrap_or(learning_rate),
-        steps: request.steps.unwrap_or(1),
-        target_kl: request.target_kl.unwrap_or(0.1),
-        kl_coefficient: request.kl_coefficient.unwrap_or(0.05),
+        steps: request.steps.unwrap_or(default.steps),
+        target_kl: request.target_kl.unwrap_or(default.target_kl),
+        kl_coefficient: request.kl_coefficient.unwrap_or(default.kl_coefficient),
         baseline: match request.baseline {
             None | Some(wire::Baseline::Named(wire::BaselineKind::GroupMean)) => engine::Baseline::GroupMean,
             Some(wire::Baseline::Named(wire::BaselineKind::None)) => engine::Baseline::None,
@@ -30,9 +26,9 @@ pub fn knobs(request: &wire::TrainRequest, learning_rate: f64, seed: u64) -> eng
             wire::LengthNorm::Sequence => engine::LengthNorm::Sequence,
             wire::LengthNorm::Constant => engine::LengthNorm::Constant,
         },
-        clip_high: request.clip_high.unwrap_or(2.0),
-        negative_floor: request.negative_floor.unwrap_or(0.1),
-        max_grad_norm: request.max_grad_norm.unwrap_or(1.0),
+        clip_high: request.clip_high.unwrap_or(default.clip_high),
+        negative_floor: request.negative_floor.unwrap_or(default.negative_floor),
+        max_grad_norm: request.max_grad_norm.unwrap_or(default.max_grad_norm),
         objective: match request.objective.unwrap_or_default() {
             wire::Objective::Tapered => engine::Objective::Tapered,
             wire::Objective::ImportanceSampling => engine::Objective::ImportanceSampling,
@@ -40,7 +36,7 @@ pub fn knobs(request: &wire::TrainRequest, learning_rate: f64, seed: u64) -> eng
             wire::Objective::Sft => engine::Objective::Sft,
         },
         dry_run: request.dry_run,
-        evaluate: request.evaluate.unwrap_or(true),
+        evaluate: request.evaluate.unwrap_or(default.evaluate),
         seed,
     }
 }

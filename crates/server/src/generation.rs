@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tiger_engine::{Event, FinishReason, GenerateRequest as EngineRequest, Generation, Sampling, TokenMask};
-use tiger_formats::{Constraint, FormatError, TokEnv};
+use tiger_formats::{Constraint, FormatError};
 use tiger_store::{NewSample, UsageRecord, sha256_hex};
 use tiger_wire::limits::{MAX_SAMPLES, MAX_STOP_STRINGS, MAX_TEMPERATURE};
 use tiger_wire::{

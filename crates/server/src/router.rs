@@ -25,7 +25,6 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::flight::Flight;
 use crate::limits::REQUEST_ID_CHARS;
-use crate::openapi;
 use crate::routes::{account, generate, health, keys, models, revisions, train};
 
 /// The routes with their document.
@@ -48,7 +47,7 @@ fn documented(app: &App) -> OpenApiRouter<App> {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics_text))
         .layer(DefaultBodyLimit::max(limits.small_body_bytes));
-    OpenApiRouter::with_openapi(openapi::document()).merge(generate).merge(train).merge(small)
+    OpenApiRouter::with_openapi(crate::openapi::document()).merge(generate).merge(train).merge(small)
 }
 
 /// The OpenAPI document.

@@ -59,8 +59,8 @@ fn bytes_per_parameter(precision: Precision) -> f64 {
     match precision {
         Precision::F32 => 4.0,
         Precision::Bf16 => 2.0,
-        Precision::Int8 => 1.0 + 2.0 / 32.0,
-        Precision::Int4 => 0.5 + 2.0 / 32.0,
+        // A scale of four bytes for 128 weights, rounded up for padding.
+        Precision::Int8 => 1.0 + 4.0 / 64.0,
     }
 }
 

@@ -214,7 +214,7 @@ fn answers_as_base(adapter: &Adapter) -> bool {
 }
 
 fn knobs(job: &Job, own_learning_rate: Option<f64>, hidden: usize) -> Knobs {
-    let default = own_learning_rate.unwrap_or_else(|| convert::default_learning_rate(hidden));
+    let default = own_learning_rate.unwrap_or_else(|| tiger_engine::train::default_learning_rate(hidden));
     convert::knobs(&job.knobs, default, job.seed)
 }
 

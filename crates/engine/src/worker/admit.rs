@@ -49,7 +49,9 @@ impl Worker {
 
     fn claims_on_bases(&self) -> BTreeMap<BaseId, Claim> {
         let mut claims: BTreeMap<BaseId, Claim> = BTreeMap::new();
-        let waiting = self.scheduler.iter().map(|(key, w)| (&w.base, key.request));
+        // A preempted sequence of a request that runs keeps its base: it counts as older than anyone.
+        let number = |request: u64| if self.requests.get(request).is_some_and(|r| r.in_line()) { request } else { 0 };
+        let waiting = self.scheduler.iter().map(|(key, w)| (&w.base, number(key.request)));
         let waiting = waiting.chain(self.preloads.iter().map(|p| (&p.base, p.number))).chain(self.trainings.waiting());
         for (base, number) in waiting {
             if !claims.contains_key(base) {
@@ -111,7 +113,8 @@ impl Worker {
                 // Who was first in turn and found no pages is not passed by smaller ones of the same base.
                 let first = claimants.get(&waiting.base).is_none_or(|turn| turn.key == key);
                 let Some(request) = requests.get(key.request) else { return false };
-                if !there || !first || hold.is_some_and(|oldest| key.request > oldest) {
+                let held = request.in_line() && hold.is_some_and(|oldest| key.request > oldest);
+                if !there || !first || held {
                     return false;
                 }
                 let Some(adapter) = &request.adapter else { return true };

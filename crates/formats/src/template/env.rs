@@ -95,6 +95,10 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
             let (suffix,): (&str,) = from_args(args)?;
             Ok(Value::from(text.strip_suffix(suffix).unwrap_or(text)))
         }
+        // Python splits at any run of its own white space.
+        "split" if args.is_empty() => {
+            Ok(text.split(is_py_space).filter(|word| !word.is_empty()).map(Value::from).collect())
+        }
         "partition" | "rpartition" => {
             let (separator,): (&str,) = from_args(args)?;
             partition(text, separator, name == "rpartition")

@@ -37,6 +37,14 @@ pub(super) struct TokenTable {
 struct Head {
     #[serde(default)]
     decoder: Value,
+    #[serde(default)]
+    added_tokens: Vec<Added>,
+}
+
+#[derive(Deserialize)]
+struct Added {
+    id: u32,
+    content: String,
 }
 
 impl TokenTable {
@@ -44,6 +52,11 @@ impl TokenTable {
         let head: Head =
             serde_json::from_slice(json).map_err(|e| FormatError::invalid(FILE, "decoder", e.to_string()))?;
         let decoder = Decoder::parse(&head.decoder)?;
+        // The library numbers added tokens itself; where the file says otherwise, the model means other tokens.
+        if let Some(wrong) = head.added_tokens.iter().find(|t| library.token_to_id(&t.content) != Some(t.id)) {
+            let problem = format!("token {} has id {}, which is not the next free one", quoted(&wrong.content), wrong.id);
+            return Err(FormatError::invalid(FILE, "added_tokens", problem));
+        }
         let vocab = library.get_vocab(true);
         let added = library.get_added_tokens_decoder();
         let len = vocab.values().chain(added.keys()).max().map_or(0, |&id| id as usize + 1);

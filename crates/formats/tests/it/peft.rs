@@ -97,7 +97,7 @@ fn configurations_that_mean_something_else_are_refused() {
         (json!({"init_lora_weights": "pissa"}), "pissa"),
         (json!({"alora_invocation_tokens": [1]}), "alora_invocation_tokens"),
         (json!({"r": 0}), "r: "),
-        (json!({"r": 3}), "[2, 8]"),
+        (json!({"r": 3}), "imply [3, 12]"),
         (json!({"r": 5000}), "5000"),
         (json!({"lora_alpha": "x"}), "lora_alpha"),
         (json!({"lora_alpha": null}), "lora_alpha"),

@@ -152,7 +152,7 @@ fn hostile_templates_are_stopped() {
         ("{% set ns = namespace(x='x') %}{% for i in range(100) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}", "steps"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
         ("{% for i in [[]] recursive %}{{ loop([[]]) }}{% endfor %}", "recursion"),
-        ("{{ 'x' * 100000000000 }}", "too large"),
+        ("{{ 'x' * 100000000000 }}", "steps"),
         ("{{ range(1000000000) }}", "range"),
         ("{{ missing.field }}", "undefined"),
         ("{% include 'other' %}", "other"),
@@ -162,9 +162,12 @@ fn hostile_templates_are_stopped() {
         ("{{ 1 // 0 }}", "failed"),
         ("{{ 'a'.rsplit('') }}", "empty separator"),
         ("{{ missing | tojson }}", "tojson"),
+        // Doubled lists are counted in a single step; nested ones are compared, printed and dropped on the stack.
+        ("{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x | length }}", "takes longer"),
     ];
     for (source, part) in cases {
         let template = compile(source, &json!({})).unwrap();
+        eprintln!("{source}");
         refuses(template.render(&ask("x"), &how(Ending::Closed)), &[part]);
     }
     let nested = format!("{}x{}", "{% if 1 %}".repeat(5000), "{% endif %}".repeat(5000));
@@ -180,13 +183,13 @@ fn hostile_templates_are_stopped() {
 #[test]
 fn long_honest_conversations_fit_the_limits() {
     let turns: Vec<Message> =
-        (0..2000).map(|i| Message::new(["user", "assistant"][i % 2], &"word ".repeat(100))).collect();
+        (0..1000).map(|i| Message::new(["user", "assistant"][i % 2], &"word ".repeat(100))).collect();
     for name in ["llama3", "chatml", "reasoner", "mistral"] {
         let text = golden_template(name).render(&turns, &how(Ending::Closed)).unwrap();
-        assert!(text.len() > 900_000, "{name}");
+        assert!(text.len() > 490_000, "{name}");
     }
-    let one = ask(&"x".repeat(10_000_000));
-    assert!(golden_template("llama3").render(&one, &how(Ending::Closed)).unwrap().len() > 10_000_000);
+    let one = ask(&"x".repeat(4_000_000));
+    assert!(golden_template("llama3").render(&one, &how(Ending::Closed)).unwrap().len() > 4_000_000);
 }
 
 #[test]

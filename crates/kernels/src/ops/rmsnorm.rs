@@ -2,8 +2,8 @@
 //!
 //! y = x · w / √(mean(x²) + ε)
 
-use crate::simd::{LANES, Simd, dispatch};
 use crate::Cpu;
+use crate::simd::{LANES, Simd, dispatch};
 
 use super::rows::{Shared, split};
 

@@ -196,7 +196,13 @@ fn what_lies_behind_a_row_does_not_reach_it() {
         let pages: Vec<PageId> = (0..len.div_ceil(PAGE_TOKENS) as u32).map(PageId).collect();
         let full = pages.len() * PAGE_TOKENS;
         let mut cache = layer(s.shape, KvType::F32, pages.len());
-        attend(&fast(), &s.shape, &mut cache, &vec![f32::NAN; full * s.shape.qkv_columns()], &[Segment { rows: 0..full, start: 0, pages: &pages }]);
+        attend(
+            &fast(),
+            &s.shape,
+            &mut cache,
+            &vec![f32::NAN; full * s.shape.qkv_columns()],
+            &[Segment { rows: 0..full, start: 0, pages: &pages }],
+        );
         let dirty = attend(&fast(), &s.shape, &mut cache, &s.qkv, &[Segment { rows: 0..len, start: 0, pages: &pages }]);
         assert_same(&dirty.0, &clean.0, "o over recycled pages");
         // A later row's NaN changes no earlier row.

@@ -104,7 +104,12 @@ fn gradients_match_f64() {
             let s = Sequence::new(&mut random, shape(heads, kv_heads, d), len);
             let d_o = random.vec(len * heads * d);
             let got = backward(&fast(), &[&s], kv_type, &d_o, 1);
-            assert_close(&got, &reference(&s, kv_type, &d_o), GRADIENT, &format!("{heads}:{kv_heads} heads of {d}, {len} tokens, {kv_type:?}"));
+            assert_close(
+                &got,
+                &reference(&s, kv_type, &d_o),
+                GRADIENT,
+                &format!("{heads}:{kv_heads} heads of {d}, {len} tokens, {kv_type:?}"),
+            );
         }
     }
 }

@@ -83,11 +83,7 @@ fn backward_matches_f64() {
         let (da0, db0, dx0) = (vec![0.0; p.a.len()], random.vec(p.b.len()), random.vec(t * k));
         let got = same_everywhere(|cpu| {
             let (mut da, mut db, mut dx) = (da0.clone(), db0.clone(), dx0.clone());
-            let saved = LoraSaved {
-                x: &x,
-                h: Rows { data: h, stride: H_STRIDE, column: 2 },
-                dy: Rows { data: &dy, stride, column },
-            };
+            let saved = LoraSaved { x: &x, h: Rows { data: h, stride: H_STRIDE, column: 2 }, dy: Rows { data: &dy, stride, column } };
             lora_backward(cpu, &run, saved, LoraGradients { da: &mut da, db: &mut db, dx: Some(&mut dx) });
             [da, db, dx].concat()
         });

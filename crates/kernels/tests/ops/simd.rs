@@ -17,7 +17,23 @@ fn samples() -> Vec<f32> {
     let mut random = Random(7);
     let mut x: Vec<f32> = (0..4000).map(|i| (i as f32 - 2000.0) * 0.06).collect();
     x.extend((0..4000).map(|_| random.unit() * 10.0));
-    x.extend([0.0, -0.0, f32::NEG_INFINITY, f32::MIN, -104.1, -103.5, -87.4, 88.7, 88.8, 1e-30, -1e-30, f32::INFINITY, f32::MAX, 1e4, -1e4]);
+    x.extend([
+        0.0,
+        -0.0,
+        f32::NEG_INFINITY,
+        f32::MIN,
+        -104.1,
+        -103.5,
+        -87.4,
+        88.7,
+        88.8,
+        1e-30,
+        -1e-30,
+        f32::INFINITY,
+        f32::MAX,
+        1e4,
+        -1e4,
+    ]);
     x
 }
 
@@ -78,7 +94,13 @@ fn same_as_portable<S: Simd>() {
         assert_same(&other, &portable, name);
     }
     let mut tricky = x.clone();
-    tricky.extend([f32::NAN, f32::from_bits(0x7fff_ffff), f32::from_bits(0x7f80_0001), f32::from_bits(0x3f80_8000), f32::from_bits(0x3f81_8000)]);
+    tricky.extend([
+        f32::NAN,
+        f32::from_bits(0x7fff_ffff),
+        f32::from_bits(0x7f80_0001),
+        f32::from_bits(0x3f80_8000),
+        f32::from_bits(0x3f81_8000),
+    ]);
     tricky.extend([f32::MAX, f32::from_bits(1), f32::from_bits(0x0080_7fff)]);
     for x in tricky.chunks_exact(LANES) {
         let (mut a, mut b) = ([0u16; LANES], [0u16; LANES]);
@@ -92,7 +114,11 @@ fn same_as_portable<S: Simd>() {
             S::store(wide_b.as_mut_ptr(), S::load_bf16(b.as_ptr()));
             assert_same(&wide_b, &wide_a, "widened bf16");
             let reduce = [S::sum(S::load(x.as_ptr())), S::maximum(S::load(x.as_ptr()))];
-            assert_same(&reduce, &[Portable::sum(Portable::load(x.as_ptr())), Portable::maximum(Portable::load(x.as_ptr()))], "sum and maximum");
+            assert_same(
+                &reduce,
+                &[Portable::sum(Portable::load(x.as_ptr())), Portable::maximum(Portable::load(x.as_ptr()))],
+                "sum and maximum",
+            );
             for n in 0..=LANES {
                 let (mut a, mut b) = ([9.0; LANES], [9.0; LANES]);
                 Portable::store_n(a.as_mut_ptr(), Portable::first_n(Portable::load_n(x.as_ptr(), n), Portable::splat(5.0), n / 2), n);

@@ -59,10 +59,6 @@ pub fn fast() -> Cpu {
     Cpu::new(2, None)
 }
 
-pub fn bits(x: &[f32]) -> Vec<u32> {
-    x.iter().map(|x| x.to_bits()).collect()
-}
-
 /// Runs `op` on every device and asserts that all give the same bits; returns them.
 #[track_caller]
 pub fn same_everywhere(op: impl Fn(&Cpu) -> Vec<f32>) -> Vec<f32> {

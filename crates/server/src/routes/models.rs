@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
+use tiger_engine::train::default_learning_rate;
 use tiger_formats::Architecture;
 use tiger_model::Adapter;
 use tiger_store::{ModelPatch, ModelRow, NewModel, Sampling, StoredBlob, Weights};
@@ -19,7 +20,6 @@ use super::InFlight;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::bases::Base;
-use crate::convert::default_learning_rate;
 use crate::error::{ApiError, ApiJson};
 use crate::generation::{check_defaults, check_range, random_seed};
 use crate::limits::{DESCRIPTION_BYTES, LEARNING_RATE};
@@ -325,7 +325,7 @@ impl Creation {
         let make = move || {
             let mut file = Adapter::from_bytes(&architecture, &bytes)?.to_peft();
             file.alpha = alpha;
-            Ok::<_, tiger_model::ModelError>(file.to_bytes())
+            Ok::<_, tiger_model::ModelError>(Adapter::from_peft(&architecture, &file)?.to_bytes())
         };
         let bytes = tokio::task::spawn_blocking(make).await.map_err(ApiError::internal)?.map_err(ApiError::internal)?;
         Ok(app.store().put_blob(Bytes::from(bytes)).await?)

@@ -140,7 +140,13 @@ unsafe fn probabilities<S: Simd, E: Element>(
         let tile_of = |data: &[f32]| Broadcast { first: data.as_ptr(), row: 1, step: TILE_ROWS };
         let (mut s, mut dp) = ([[S::zero(); 1]; TILE_ROWS], [[S::zero(); 1]; TILE_ROWS]);
         tile::<S, E, TILE_ROWS, 1>(&mut s, d, tile_of(packed.queries(head, t)), [packed.keys(head, page).as_ptr()], PAGE_TOKENS);
-        tile::<S, f32, TILE_ROWS, 1>(&mut dp, d, tile_of(packed.gradients(head, t)), [packed.value_columns(head, page).as_ptr()], PAGE_TOKENS);
+        tile::<S, f32, TILE_ROWS, 1>(
+            &mut dp,
+            d,
+            tile_of(packed.gradients(head, t)),
+            [packed.value_columns(head, page).as_ptr()],
+            PAGE_TOKENS,
+        );
         for r in 0..TILE_ROWS {
             let row = t * TILE_ROWS + r;
             let seen = (row / packed.shape.group() + 1).saturating_sub(page * PAGE_TOKENS).min(PAGE_TOKENS);

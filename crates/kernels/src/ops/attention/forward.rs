@@ -86,9 +86,8 @@ fn run_tasks<E: Element>(cpu: &Cpu, shape: &AttentionShape, q: Rows, cache: Cach
                 let (row, heads) = (first_row + t, head * group..(head + 1) * group);
                 let at = row * width + columns.start;
                 // SAFETY: a token's heads belong to one task.
-                let (o, lse) = unsafe {
-                    (o.slice(at..at + columns.len()), lse.slice(row * shape.heads + heads.start..row * shape.heads + heads.end))
-                };
+                let (o, lse) =
+                    unsafe { (o.slice(at..at + columns.len()), lse.slice(row * shape.heads + heads.start..row * shape.heads + heads.end)) };
                 scratch.finish(memory, &task, t, o, lse);
             }
         });
@@ -204,12 +203,7 @@ unsafe fn block_tile<S: Simd, E: Element>(task: &Task<E>, scratch: &Scratch, mem
 
 /// Scores of the tile's rows with the block's keys.
 #[inline(always)]
-unsafe fn score<S: Simd, E: Element, const R: usize, const C: usize>(
-    task: &Task<E>,
-    scratch: &Scratch,
-    memory: &mut [f32],
-    at: &At,
-) {
+unsafe fn score<S: Simd, E: Element, const R: usize, const C: usize>(task: &Task<E>, scratch: &Scratch, memory: &mut [f32], at: &At) {
     let d = task.shape.head_dim;
     let pages = &task.pages[at.block * (BLOCK_TOKENS / PAGE_TOKENS)..][..at.counts[R - 1].div_ceil(PAGE_TOKENS)];
     let base = memory.as_mut_ptr();
@@ -274,12 +268,7 @@ unsafe fn softmax<S: Simd>(scores: &mut [f32], at: &At) -> (PerRow, PerRow) {
 /// Σ probability · value over the block's keys, ascending. Keys that only some of the tile's rows see are added row by row, so that a row
 /// never meets a key behind its own position (0 · NaN, and the sign of a zero).
 #[inline(always)]
-unsafe fn weigh<S: Simd, E: Element, const R: usize, const C: usize>(
-    task: &Task<E>,
-    scratch: &Scratch,
-    memory: &mut [f32],
-    at: &At,
-) {
+unsafe fn weigh<S: Simd, E: Element, const R: usize, const C: usize>(task: &Task<E>, scratch: &Scratch, memory: &mut [f32], at: &At) {
     let vectors = task.shape.padded_dim() / LANES;
     let mut done = 0;
     // SAFETY: the caller's promise.

@@ -104,7 +104,8 @@ impl<'a, E: Element> Packed<'a, E> {
                     unsafe { (rows[0].slice(tiles.clone()), rows[1].slice(tiles), terms.slice(first..first + head.rows)) };
                 fill_rows(&shape, head, saved, [q, d_o], terms);
                 for page in 0..head.pages() {
-                    let at = [kv_shape.v_elements(), kv_shape.k_elements()].map(|n| (head.first_page + page) * n..(head.first_page + page + 1) * n);
+                    let at = [kv_shape.v_elements(), kv_shape.k_elements()]
+                        .map(|n| (head.first_page + page) * n..(head.first_page + page + 1) * n);
                     // SAFETY: as above.
                     let (k, v) = unsafe { (pages[0].slice(at[0].clone()), pages[1].slice(at[1].clone())) };
                     fill_page(&kv_shape, head, page, k, v);

@@ -92,13 +92,13 @@ unsafe fn finish<const R: usize, const C: usize>(b: &Block, t: &Tile, acc: &Acc<
     }
 }
 
-/// One row alone is read by the hardware's own prefetcher; else a line per 16 columns.
+/// A line per 16 columns.
 #[inline(always)]
 fn lines<const C: usize>(ahead: &mut Ahead) {
     match C {
         2 => ahead.step::<1>(),
         4 => ahead.step::<2>(),
-        _ => (),
+        _ => ahead.step::<4>(),
     }
 }
 
@@ -181,6 +181,42 @@ unsafe fn bf16_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
     }
 }
 
+/// As `multiply`, for pairs of 16-bit values: sum += x₀ · v₀ + x₁ · v₁.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn multiply_pairs<const R: usize, const C: usize>(
+    sum: &mut [[__m256i; C]; R],
+    x: *const i32,
+    stride: usize,
+    v: impl Fn(usize) -> __m256i,
+) {
+    // SAFETY: R rows of x, `stride` apart.
+    let pair = |r: usize| _mm256_set1_epi32(unsafe { x.add(r * stride).read() });
+    if R < C {
+        let mut a = [_mm256_setzero_si256(); R];
+        for (r, a) in a.iter_mut().enumerate() {
+            *a = pair(r);
+        }
+        for c in 0..C {
+            let v = v(c);
+            for (sum, a) in sum.iter_mut().zip(a) {
+                sum[c] = _mm256_add_epi32(sum[c], _mm256_madd_epi16(v, a));
+            }
+        }
+        return;
+    }
+    let mut columns = [_mm256_setzero_si256(); C];
+    for (c, column) in columns.iter_mut().enumerate() {
+        *column = v(c);
+    }
+    for (r, sum) in sum.iter_mut().enumerate() {
+        let a = pair(r);
+        for (sum, v) in sum.iter_mut().zip(columns) {
+            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(v, a));
+        }
+    }
+}
+
 #[target_feature(enable = "avx2,fma")]
 unsafe fn int8_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
     // SAFETY: the tile lies in the block; per group the inner loop makes `GROUP_STEPS` steps of 64 words of w and four values of x.
@@ -197,15 +233,8 @@ unsafe fn int8_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
                 *sum = [_mm256_set1_epi32((*groups.add(r * b.group_stride)).start); C];
             }
             for _ in 0..GROUP_STEPS {
-                for c in 0..C {
-                    let v = _mm256_load_si256(w.add(c * LANES).cast());
-                    let (even, odd) = (_mm256_and_si256(v, low), _mm256_srli_epi16::<8>(v));
-                    for (r, sum) in sum.iter_mut().enumerate() {
-                        let a = _mm256_madd_epi16(even, _mm256_set1_epi32(x.add(r * stride).read()));
-                        let b = _mm256_madd_epi16(odd, _mm256_set1_epi32(x.add(r * stride + 1).read()));
-                        sum[c] = _mm256_add_epi32(_mm256_add_epi32(sum[c], a), b);
-                    }
-                }
+                multiply_pairs(&mut sum, x, stride, |c| _mm256_and_si256(reread(w.add(c * LANES)), low));
+                multiply_pairs(&mut sum, x.add(1), stride, |c| _mm256_srli_epi16::<8>(reread(w.add(c * LANES))));
                 lines::<C>(&mut ahead);
                 x = x.add(2);
                 w = w.add(PANEL);

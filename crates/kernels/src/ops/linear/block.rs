@@ -5,7 +5,6 @@ use super::Precision;
 use super::encode::Group;
 use super::weight::PANEL;
 use crate::Isa;
-use crate::cpu::memory::LINE_BYTES;
 
 /// One call of a kernel: y[r, 0..64] continues its chain over `units` steps of K, for each row r.
 pub(super) struct Block {
@@ -85,6 +84,9 @@ impl Ahead {
     }
 }
 
+/// How far ahead of itself one row reads: the hardware's prefetcher stops at each 4 KiB.
+const STREAM_BYTES: usize = 4096;
+
 impl Block {
     /// Cuts the rows into tiles of at most `most` rows, as equal as can be: (index, first row, rows).
     #[inline]
@@ -100,10 +102,11 @@ impl Block {
     pub(super) fn tile(&self, (index, row): (usize, usize), (col, width): (usize, usize), most: usize) -> Tile {
         let count = self.rows.div_ceil(most);
         let share = self.next.cast::<u8>().wrapping_add(self.steps * 4 * (index * PANEL + col) / count);
-        let ahead = if self.next.is_null() {
-            Ahead { at: self.w.cast(), bytes_per_step: 0 }
-        } else {
-            Ahead { at: share, bytes_per_step: width * 4 / count }
+        let ahead = match (self.rows, self.next.is_null()) {
+            // One row alone is one stream: a little ahead of itself.
+            (1, _) => Ahead { at: self.w.cast::<u8>().wrapping_add(STREAM_BYTES), bytes_per_step: width * 4 },
+            (_, true) => Ahead { at: self.w.cast(), bytes_per_step: 0 },
+            (_, false) => Ahead { at: share, bytes_per_step: width * 4 / count },
         };
         Tile { row, col, ahead }
     }

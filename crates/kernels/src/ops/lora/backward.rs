@@ -22,7 +22,10 @@ pub fn lora_backward(cpu: &Cpu, run: &LoraRun, saved: LoraSaved, gradients: Lora
     let pair = run.pair;
     pair.check();
     let (count, padded) = (run.rows.len(), pair.padded_rank());
-    assert!(gradients.da.len() == pair.a.len() && gradients.db.len() == pair.b.len(), "lora_backward: gradients have their factors' shapes");
+    assert!(
+        gradients.da.len() == pair.a.len() && gradients.db.len() == pair.b.len(),
+        "lora_backward: gradients have their factors' shapes"
+    );
     assert!(run.rows.end * pair.k <= saved.x.len(), "lora_backward: x is [T, K]");
     if count == 0 {
         return;
@@ -35,7 +38,8 @@ pub fn lora_backward(cpu: &Cpu, run: &LoraRun, saved: LoraSaved, gradients: Lora
     }
     let x = Rows { data: saved.x, stride: pair.k, column: 0 };
     // dAᵀ \[R'\]\[K\] = dhᵀ x is summed in the layout of B and turned while it is added.
-    let outer = Outer { left: Rows { data: &dh, stride: padded, column: 0 }, right: x.from_row(run.rows.start), steps: count, rank: padded };
+    let outer =
+        Outer { left: Rows { data: &dh, stride: padded, column: 0 }, right: x.from_row(run.rows.start), steps: count, rank: padded };
     let da = Shared::new(gradients.da);
     outer.run(cpu, pair.k, &|columns, sums| {
         for (i, k) in columns.enumerate() {
@@ -68,7 +72,8 @@ fn hidden_gradient(cpu: &Cpu, run: &LoraRun, dy: Rows, dh: &mut [f32]) {
             turned[n * padded + r] = *x;
         }
     }
-    let p = Product { a: dy.from_row(run.rows.start), b: &turned, steps: pair.n, columns: padded, scale: run.scale, epilogue: Epilogue::Store };
+    let p =
+        Product { a: dy.from_row(run.rows.start), b: &turned, steps: pair.n, columns: padded, scale: run.scale, epilogue: Epilogue::Store };
     let out = Shared::new(dh);
     let tiles = run.rows.len().div_ceil(TILE_ROWS);
     split(cpu, tiles, TILE_ROWS * pair.n * padded / 16, &|range| {

@@ -1,0 +1,12 @@
+//! The door from outside: real sockets, the real engine on a tiny model. The files mirror the URL tree.
+
+mod account;
+mod contract;
+mod generate;
+mod harness;
+mod hostile;
+mod load;
+mod models;
+mod openapi;
+mod stop;
+mod train;

@@ -1,0 +1,172 @@
+//! The document tells the truth: every path of it answers, with a documented status and the documented fields.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Server, user};
+
+fn schema<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str() {
+        Some(path) => document.pointer(path.trim_start_matches('#')).unwrap_or_else(|| panic!("{path} is not in the document")),
+        None => schema,
+    }
+}
+
+/// The value has the shape of the schema: required fields are there, no field is undocumented, types fit.
+fn check(document: &Value, shape: &Value, value: &Value, at: &str) {
+    let shape = schema(document, shape);
+    if let Some(parts) = shape["allOf"].as_array() {
+        let mut known = BTreeSet::new();
+        for part in parts {
+            known.extend(fields(document, part));
+            required(document, part, value, at);
+        }
+        undocumented(&known, value, at);
+        return;
+    }
+    if let Some(ways) = shape["oneOf"].as_array().or(shape["anyOf"].as_array()) {
+        if value.is_null() && ways.iter().any(|way| way["type"] == "null") {
+            return;
+        }
+        let way = ways.iter().find(|way| way["type"] != "null").unwrap_or_else(|| panic!("{at}: no way"));
+        return check(document, way, value, at);
+    }
+    let types: Vec<&str> = match &shape["type"] {
+        Value::String(one) => vec![one],
+        Value::Array(many) => many.iter().filter_map(Value::as_str).collect(),
+        _ => return,
+    };
+    let fits = types.iter().any(|kind| match *kind {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "null" => value.is_null(),
+        other => panic!("{at}: type {other}"),
+    });
+    assert!(fits, "{at}: {value} is not {types:?}");
+    if let Some(list) = value.as_array() {
+        list.iter().for_each(|item| check(document, &shape["items"], item, &format!("{at}[]")));
+    }
+    if let (Some(properties), Some(object)) = (shape["properties"].as_object(), value.as_object()) {
+        required(document, shape, value, at);
+        undocumented(&properties.keys().cloned().collect(), value, at);
+        for (name, item) in object {
+            check(document, &properties[name], item, &format!("{at}.{name}"));
+        }
+    }
+}
+
+fn fields(document: &Value, shape: &Value) -> BTreeSet<String> {
+    let shape = schema(document, shape);
+    shape["properties"].as_object().map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+}
+
+fn required(document: &Value, shape: &Value, value: &Value, at: &str) {
+    for name in schema(document, shape)["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        assert!(value.get(name).is_some(), "{at}: {name} is documented as required, the answer is {value}");
+    }
+}
+
+fn undocumented(known: &BTreeSet<String>, value: &Value, at: &str) {
+    for name in value.as_object().into_iter().flat_map(|object| object.keys()) {
+        assert!(known.contains(name), "{at}: {name} is not documented");
+    }
+}
+
+struct Call {
+    method: Method,
+    path: &'static str,
+    url: &'static str,
+    body: Option<Value>,
+    page: bool,
+}
+
+fn call(method: Method, path: &'static str, url: &'static str, body: Option<Value>) -> Call {
+    Call { method, path, url, body, page: path.starts_with("/api") }
+}
+
+/// At least one good and one bad call of every operation.
+fn calls(token: &str) -> Vec<Call> {
+    const PASSWORD: &str = "correct horse battery";
+    let (get, post, patch, delete) = (Method::GET, Method::POST, Method::PATCH, Method::DELETE);
+    let train = |model: &str| json!({"model": model, "messages": user("a"), "responses": [{"content": "b", "reward": 1}, {"content": "c", "reward": 0}]});
+    vec![
+        call(get.clone(), "/v1/models", "/v1/models", None),
+        call(post.clone(), "/v1/models", "/v1/models", Some(json!({"name": "mine", "description": "", "parent_model": "Tiny", "rank": 2}))),
+        call(post.clone(), "/v1/models", "/v1/models", Some(json!({"name": "mine", "description": "", "parent_model": "Tiny"}))),
+        call(get.clone(), "/v1/models/{id}", "/v1/models/mine", None),
+        call(get.clone(), "/v1/models/{id}", "/v1/models/absent", None),
+        call(patch.clone(), "/v1/models/{id}", "/v1/models/mine", Some(json!({"description": "x"}))),
+        call(patch, "/v1/models/{id}", "/v1/models/Tiny", Some(json!({"description": "x"}))),
+        call(post.clone(), "/v1/generate_response", "/v1/generate_response", Some(json!({"model": "mine", "messages": user("a"), "max_tokens": 4, "n": 2, "logprobs": true}))),
+        call(post.clone(), "/v1/generate_response", "/v1/generate_response", Some(json!({"model": "Llama-3.1-8b", "messages": user("a")}))),
+        call(post.clone(), "/v1/train", "/v1/train", Some(train("mine"))),
+        call(post.clone(), "/v1/train", "/v1/train", Some(train("Tiny"))),
+        call(get.clone(), "/v1/models/{id}/revisions", "/v1/models/mine/revisions", None),
+        call(get.clone(), "/v1/models/{id}/revisions", "/v1/models/Tiny/revisions", None),
+        call(post.clone(), "/v1/models/{id}/rollback", "/v1/models/mine/rollback", Some(json!({"revision": 0}))),
+        call(post.clone(), "/v1/models/{id}/rollback", "/v1/models/mine/rollback", Some(json!({"revision": 77}))),
+        call(delete.clone(), "/v1/models/{id}", "/v1/models/mine", None),
+        call(delete.clone(), "/v1/models/{id}", "/v1/models/Tiny", None),
+        call(post.clone(), "/api/owner", "/api/owner", Some(json!({"token": "x", "name": "ada", "password": PASSWORD}))),
+        call(post.clone(), "/api/owner", "/api/owner", Some(json!({"token": token, "name": "ada", "password": PASSWORD}))),
+        call(get.clone(), "/api/session", "/api/session", None),
+        call(post.clone(), "/api/session", "/api/session", Some(json!({"name": "ada", "password": "wrong wrong"}))),
+        call(post.clone(), "/api/session", "/api/session", Some(json!({"name": "ada", "password": PASSWORD}))),
+        call(post.clone(), "/api/invitations", "/api/invitations", None),
+        call(post.clone(), "/api/accounts", "/api/accounts", Some(json!({"invitation": "x", "name": "eve", "password": PASSWORD}))),
+        call(post.clone(), "/api/keys", "/api/keys", Some(json!({"name": "laptop"}))),
+        call(post, "/api/keys", "/api/keys", Some(json!({"name": ""}))),
+        call(get.clone(), "/api/keys", "/api/keys", None),
+        call(delete.clone(), "/api/keys/{id}", "/api/keys/key_1", None),
+        call(delete.clone(), "/api/keys/{id}", "/api/keys/key_999", None),
+        call(delete, "/api/session", "/api/session", None),
+        call(get.clone(), "/healthz", "/healthz", None),
+        call(get.clone(), "/readyz", "/readyz", None),
+        call(get, "/metrics", "/metrics", None),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_is_true() {
+    let server = Server::start().await;
+    let document = Answer::read(server.client.get(server.url("/openapi.json"))).await.body;
+    assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.")));
+    assert_eq!(document["info"]["title"], "TigerCity");
+    let mut todo: BTreeSet<(String, String)> = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        todo.extend(operations.as_object().expect("operations").keys().map(|method| (path.clone(), method.clone())));
+    }
+    let mut cookie = String::new();
+    let mut bodies: BTreeMap<String, usize> = BTreeMap::new();
+    for Call { method, path, url, body, page } in calls(&server.app.setup_token().expect("token")) {
+        let mut request = server.client.request(method.clone(), server.url(url));
+        request = if page { request.header("x-tiger-csrf", "1").header("cookie", &cookie) } else { request.bearer_auth(&server.key) };
+        if let Some(body) = &body {
+            request = request.json(body);
+        }
+        let answer = Answer::read(request).await;
+        if let Some(set) = answer.headers.get("set-cookie").filter(|_| method == Method::POST) {
+            cookie = set.to_str().expect("cookie").split(';').next().expect("cookie").to_owned();
+        }
+        let name = method.as_str().to_lowercase();
+        let operation = &document["paths"][path][&name];
+        let at = format!("{method} {url} → {}", answer.status);
+        let response = &operation["responses"][answer.status.to_string()];
+        assert!(response.is_object(), "{at} is not documented: {}", answer.body);
+        if let Some(shape) = response["content"]["application/json"]["schema"].as_object() {
+            check(&document, &Value::Object(shape.clone()), &answer.body, &at);
+            *bodies.entry(path.to_owned()).or_default() += 1;
+        } else {
+            assert!(response["content"]["text/plain"].is_object(), "{at}: no schema");
+        }
+        todo.remove(&(path.to_owned(), name));
+    }
+    assert!(todo.is_empty(), "documented, but not walked: {todo:?}");
+    assert!(bodies.len() >= 12);
+}
