@@ -70,6 +70,7 @@ def loss_of(knobs, groups, rows, reference_rows):
     for (a, r), z, z_ref in zip(flat, rows, reference_rows):
         n = len(r["tokens"])
         w = {"token": 1 / total, "sequence": 1 / (len(flat) * n), "constant": 1 / (len(flat) * CONSTANT_TOKENS)}[knobs["length_norm"]]
+        assert z.shape == z_ref.shape and len(z) == n
         logp, logq = z.log_softmax(-1), z_ref.log_softmax(-1)
         l = logp.gather(1, torch.tensor(r["tokens"])[:, None])[:, 0]
         logprobs.append(l)
@@ -247,8 +248,9 @@ def curves():
     }
     out = []
     for name, (p, g, options) in runs.items():
-        n = sum(len(x) for x in g)
-        out.append(curve(name, model, pairs, start, reference_rows[:n], p, g, options))
+        # The greedy response is one token after the first prompt: the parent's first row of that prompt.
+        parents = reference_rows if g is groups else [reference_rows[0][:1]]
+        out.append(curve(name, model, pairs, start, parents, p, g, options))
     (HERE / "curves.json").write_text(json.dumps(out) + "\n")
 
 

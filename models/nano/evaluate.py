@@ -60,6 +60,8 @@ def check_template(tok, seed):
     raw = tok.backend_tokenizer
     for _ in range(300):
         c = corpus.training_conversation(rng)
+        if any(t.user != t.user.strip() for t in c.turns):
+            continue  # "3 + 4 = " typed without its question mark; the template trims the space
         state = rng.getstate()
         ids, _ = encode(raw, rng, c)
         rng.setstate(state)
@@ -69,13 +71,19 @@ def check_template(tok, seed):
         assert mine == ids[:last + 1], (text, c)
 
 
-def check_held_out(sets, seed, draws=100_000):
-    """No held-out question may be a question of the corpus, letter for letter."""
-    asked = {t.user for s in sets for t in (c.turns[-1] for c in s)}
+def corpus_questions(seed, draws=100_000):
+    """What users say in many fresh training conversations."""
     rng = random.Random(seed)
-    for _ in range(draws):
-        for t in corpus.training_conversation(rng).turns:
-            assert t.user not in asked, t.user
+    return {t.user for _ in range(draws) for t in corpus.training_conversation(rng).turns}
+
+
+def without_seen(conversations, seen):
+    """Drop what the corpus has after all, letter for letter.
+
+    It happens: "3 plus 4?" may be held out as a question and yet be a follow-up
+    of another sum; "Hey!" typed carelessly is "Hey".
+    """
+    return [c for c in conversations if c.turns[-1].user not in seen]
 
 
 def rate(flags):
@@ -93,7 +101,11 @@ def evaluate(folder: Path, seed: int):
             rng, 30 * sum(len(t.facts) > 1 for t in TOPICS), False, topics=[t for t in TOPICS if len(t.facts) > 1]),
         "unseen follow-up": corpus.unseen_follow_ups(rng, 1200),
     }
-    check_held_out([sets["unseen phrasing"], sets["unseen combination"]], seed + 200)
+    seen = corpus_questions(seed + 200)
+    for name in ("unseen phrasing", "unseen combination"):
+        before = len(sets[name])
+        sets[name] = without_seen(sets[name], seen)
+        print(f"{name}: dropped {before - len(sets[name])} of {before} that the corpus has", flush=True)
     styled = corpus.unseen_single(rng, 1200, True, style=lambda i: STYLES[i // 2 % 6])
     sums = []
     for name in ARITHMETIC:
@@ -162,7 +174,9 @@ def write_questions(path: Path, seed: int):
         # An answer that is already in the question would be "right" by mere echo.
         return fact.answer.lower() not in text.lower()
 
-    def collect(n, draw):
+    seen = corpus_questions(seed + 200)
+
+    def collect(n, draw, fresh):
         rows, used, i = [], set(), 0
         while len(rows) < n:
             topic = TOPICS[i % len(TOPICS)]
@@ -170,13 +184,13 @@ def write_questions(path: Path, seed: int):
             if len(topic.facts) == 1:
                 continue
             got = draw(topic, i)
-            if got and fits(*got) and got[0] not in used:
+            if got and fits(*got) and got[0] not in used and not (fresh and got[0] in seen):
                 used.add(got[0])
                 rows.append({"question": got[0], "answer": got[1].answer, "topic": topic.name})
         return rows
 
-    train = collect(160, lambda t, i: corpus.question(rng, t))
-    unseen = collect(160, lambda t, i: corpus.unseen_question(rng, t, i % 2 == 0))
+    train = collect(160, lambda t, i: corpus.question(rng, t), False)
+    unseen = collect(160, lambda t, i: corpus.unseen_question(rng, t, i % 2 == 0), True)
     follow = []
     while len(follow) < 60:
         c = corpus.unseen_follow_ups(rng, 1)[0]

@@ -21,9 +21,9 @@ def main():
     here = Path(__file__).resolve().parent
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seed", type=int, default=7)
-    p.add_argument("--steps", type=int, default=4000)
+    p.add_argument("--steps", type=int, default=2200)
     p.add_argument("--rows", type=int, default=8, help="rows of 256 tokens in a batch")
-    p.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
+    p.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
     p.add_argument("--vocab", type=int, default=2048)
     p.add_argument("--hidden", type=int, default=256)
     p.add_argument("--layers", type=int, default=4)

@@ -120,6 +120,7 @@ def save_model(config, weights, folder: Path):
     # Readers of the older layout look for rope_theta at the top.
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"rope_theta": ROPE_THETA}, indent=2) + "\n")
+    (folder / "model.safetensors").chmod(0o644)
     (folder / "generation_config.json").write_text(json.dumps({
         "bos_token_id": BOS, "do_sample": True, "eos_token_id": [END], "pad_token_id": PAD,
         "temperature": 1.0, "top_p": 1.0}, indent=2) + "\n")

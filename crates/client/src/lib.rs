@@ -23,8 +23,8 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use tiger_wire::limits::IDEMPOTENCY_KEY_HEADER;
 use tiger_wire::{
-    Chunk, CreateModelRequest, DeleteModelResponse, ErrorBody, ErrorEnvelope, GenerateRequest, GenerateResponse, ModelInfo, PatchModelRequest,
-    RevisionInfo, RollbackRequest, TrainRequest, TrainResponse,
+    Chunk, CreateModelRequest, DeleteModelResponse, ErrorBody, ErrorEnvelope, GenerateRequest, GenerateResponse, ModelInfo,
+    PatchModelRequest, RevisionInfo, RollbackRequest, TrainRequest, TrainResponse,
 };
 
 use lines::Lines;
@@ -169,11 +169,7 @@ impl Client {
     }
 
     /// The same, with progress.
-    pub async fn train_stream(
-        &self,
-        request: &TrainRequest,
-        idempotency_key: Option<&str>,
-    ) -> Result<Chunks, Error> {
+    pub async fn train_stream(&self, request: &TrainRequest, idempotency_key: Option<&str>) -> Result<Chunks, Error> {
         let streamed = TrainRequest { stream: true, ..request.clone() };
         self.stream(|| self.train_request(&streamed, idempotency_key), idempotency_key.is_some()).await
     }
@@ -200,11 +196,7 @@ impl Client {
         serde_json::from_slice(&body).map_err(|e| Error::Protocol(e.to_string()))
     }
 
-    async fn stream(
-        &self,
-        request: impl Fn() -> RequestBuilder,
-        repeatable: bool,
-    ) -> Result<Chunks, Error> {
+    async fn stream(&self, request: impl Fn() -> RequestBuilder, repeatable: bool) -> Result<Chunks, Error> {
         let answer = self.attempt(request, repeatable).await?;
         let base = self.base.clone();
         let mut lines = Lines::default();

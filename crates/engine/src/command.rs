@@ -224,7 +224,6 @@ impl Shared {
         }
     }
 
-
     /// Generate requests in line, all and by account.
     pub(crate) fn waiting(&self) -> (usize, HashMap<u64, usize>) {
         let gate = self.gate();

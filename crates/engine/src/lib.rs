@@ -15,6 +15,6 @@ pub use request::{
 };
 pub use source::{Progress, Source};
 pub use train::{
-    AdvantageScale, Baseline, Group, Knobs, LengthNorm, Mode, Objective, Outcome, Recorded, Response, ResponseMetrics, RewardSummary, StepMetrics,
-    TrainMetrics, TrainRequest,
+    AdvantageScale, Baseline, Group, Knobs, LengthNorm, Mode, Objective, Outcome, Recorded, Response, ResponseMetrics, RewardSummary,
+    StepMetrics, TrainMetrics, TrainRequest,
 };

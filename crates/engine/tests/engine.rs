@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 
 use common::*;
 use tiger_engine::{
-    Config, Constraint, EngineError, Event, FinishReason, GenerateRequest, Group, Knobs, Rejected, Response, TokenMask, TrainEvent, TrainRequest,
+    Config, Constraint, EngineError, Event, FinishReason, GenerateRequest, Group, Knobs, Rejected, Response, TokenMask, TrainEvent,
+    TrainRequest,
 };
 use tiger_model::{AdapterState, Precision};
 
@@ -181,7 +182,7 @@ fn loads_that_fail_or_panic_end_their_requests_only() {
         check(&handle);
     }
     assert_eq!(collect(handle.preload(base("broken")).unwrap()).error, Some(EngineError::Load("the file is cut short".into())));
-    assert!(handle.status().loading.is_empty());
+    until("status is current", || handle.status().loading.is_empty());
 }
 
 #[test]
@@ -242,7 +243,10 @@ fn what_never_fits_is_told_with_numbers() {
     let source = Arc::new(FakeSource::new(Precision::Bf16));
     let (_engine, handle) = start(Config { kv_bytes: pages(&source, 4), ..config() }, source);
     let error = ask(&handle, request(prompt(65, 0))).error;
-    assert!(matches!(&error, Some(EngineError::OutOfMemory(text)) if text.contains("65 tokens") && text.contains("64 tokens")), "{error:?}");
+    assert!(
+        matches!(&error, Some(EngineError::OutOfMemory(text)) if text.contains("65 tokens") && text.contains("64 tokens")),
+        "{error:?}"
+    );
     let mut grows = request(prompt(60, 0));
     grows.max_tokens = 100;
     assert!(matches!(ask(&handle, grows).error, Some(EngineError::OutOfMemory(_))));

@@ -30,7 +30,8 @@ fn others(handle: &Handle, count: usize) -> Vec<tiger_engine::Generation> {
         other.account = i as u64 % 5;
         other.max_tokens = 40;
         other.samples = 1 + (i % 9 == 0) as u32;
-        other.sampling = Sampling { temperature: 0.5 + i as f32 / 16.0, top_p: 0.9, top_k: (i as u32 % 3) * 20, min_p: 0.0, seed: i as u64 };
+        other.sampling =
+            Sampling { temperature: 0.5 + i as f32 / 16.0, top_p: 0.9, top_k: (i as u32 % 3) * 20, min_p: 0.0, seed: i as u64 };
         handle.generate(other).unwrap()
     };
     (0..count).map(other).collect()
@@ -59,12 +60,15 @@ fn after_a_prefix_hit() {
         assert_eq!(answer.answers, expected.answers);
     }
     // A chat that grew: the answer's own pages are found too.
-    let mut longer = watched();
-    longer.prompt.extend(expected.ids(0));
-    let answer = ask(&handle, longer.clone());
+    let longer = || {
+        let mut longer = watched();
+        longer.prompt.extend(expected.ids(0));
+        longer
+    };
+    let answer = ask(&handle, longer());
     assert_eq!(answer.cached, 96);
     let (_fresh_engine, fresh) = engine(config());
-    assert_eq!(ask(&fresh, longer).answers, answer.answers);
+    assert_eq!(ask(&fresh, longer()).answers, answer.answers);
     // Another adapter shares nothing.
     let mut other = watched();
     other.adapter = Some(adapter_id(2));
@@ -86,22 +90,21 @@ fn in_small_chunks() {
 
 #[test]
 fn after_preemption() {
-    let expected = alone(Precision::Bf16);
+    let watched = || GenerateRequest { adapter: None, ..watched() };
+    let older = || GenerateRequest { max_tokens: 100, ..request(prompt(49, 8)) };
+    let (_roomy_engine, roomy) = engine(config());
+    let (expected, expected_older) = (ask(&roomy, watched()), ask(&roomy, older()));
     let source = Arc::new(FakeSource::new(Precision::Bf16));
-    // Ten pages: the watched one alone needs seven.
-    let (_engine, handle) = start(Config { kv_bytes: pages(&source, 10), ..config() }, source);
-    let mut first = request(prompt(17, 8));
-    first.max_tokens = 120;
-    let older = handle.generate(first.clone()).unwrap();
-    let answer = handle.generate(watched()).unwrap();
-    assert_eq!(collect(answer).answers, expected.answers);
-    let before = collect(older);
-    assert_eq!(before.error, None);
+    source.open(false);
+    // Ten pages: the two begin with nine and grow to seventeen together.
+    let (_engine, handle) = start(Config { kv_bytes: pages(&source, 10), ..config() }, source.clone());
+    let (first, second) = (handle.generate(older()).unwrap(), handle.generate(watched()).unwrap());
+    source.open(true);
+    assert_eq!(collect(second).answers, expected.answers);
+    assert_eq!(collect(first).answers, expected_older.answers);
     check(&handle);
     let status = handle.status();
-    assert!(status.prompt_tokens > 75 + 17, "nothing was computed twice: {status:?}");
-    let (_fresh_engine, fresh) = engine(config());
-    assert_eq!(ask(&fresh, first).answers, before.answers);
+    assert!(status.prompt_tokens > 75 + 49, "nothing was computed twice: {status:?}");
 }
 
 #[test]

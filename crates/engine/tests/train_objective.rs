@@ -501,10 +501,9 @@ mod golden {
                 let mut responses = Vec::new();
                 for r in group.as_array().unwrap() {
                     let tokens = numbers(&r["tokens"]).iter().map(|t| *t as u32).collect();
-                    let recorded = r["recorded"].is_array().then(|| Recorded {
-                        logprobs: numbers(&r["recorded"]).iter().map(|q| *q as f32).collect(),
-                        staleness: 0,
-                    });
+                    let recorded = r["recorded"]
+                        .is_array()
+                        .then(|| Recorded { logprobs: numbers(&r["recorded"]).iter().map(|q| *q as f32).collect(), staleness: 0 });
                     start.push(numbers(&r["start"]));
                     responses.push(Response { tokens, reward: r["reward"].as_f64().unwrap(), recorded });
                 }

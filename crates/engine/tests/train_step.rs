@@ -8,7 +8,8 @@ use tiger_engine::train::job::Counts;
 use tiger_engine::train::objective::{Plan, Sampled, token_loss};
 use tiger_engine::train::{Advance, Job};
 use tiger_engine::{
-    BaseId, Config, EngineError, Group, Knobs, LengthNorm, Mode, Objective, Outcome, Recorded, Response, StepMetrics, TrainEvent, TrainRequest,
+    BaseId, Config, EngineError, Group, Knobs, LengthNorm, Mode, Objective, Outcome, Recorded, Response, StepMetrics, TrainEvent,
+    TrainRequest,
 };
 use tiger_formats::safetensors::{TensorData, write};
 use tiger_formats::{Checkpoint, Dtype, Module, SafeTensors, peft};
@@ -16,7 +17,8 @@ use tiger_kernels::Cpu;
 use tiger_kernels::ops::adamw::{self, AdamW};
 use tiger_kernels::ops::logprob::{RowScore, score_rows};
 use tiger_model::{
-    Adapter, AdapterGradients, AdapterState, HeadGradient, Keep, Kv, Model, PageId, Precision, Segment, Step, Target, TrainBatch, TrainPass, Workspace,
+    Adapter, AdapterGradients, AdapterState, HeadGradient, Keep, Kv, Model, PageId, Precision, Segment, Step, Target, TrainBatch,
+    TrainPass, Workspace,
 };
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -67,7 +69,15 @@ fn groups() -> Vec<Group> {
 }
 
 fn request(adapter: Adapter, groups: Vec<Group>, knobs: Knobs) -> TrainRequest {
-    TrainRequest { base: BaseId("tiny".into()), account: 1, state: AdapterState::new(adapter), reference: None, dropout: 0.0, groups, knobs }
+    TrainRequest {
+        base: BaseId("tiny".into()),
+        account: 1,
+        state: AdapterState::new(adapter),
+        reference: None,
+        dropout: 0.0,
+        groups,
+        knobs,
+    }
 }
 
 fn knobs() -> Knobs {
@@ -282,7 +292,10 @@ fn gradient_is_that_of_the_loss_through_the_model() {
             }
             let difference = (shifted(H) - shifted(-H)) / (2.0 * f64::from(H));
             let got = f64::from(tensor[entry]) * 10.0;
-            assert!((difference - got).abs() < 2e-3 * f64::from(largest), "tensor {index} entry {entry}: {difference} {got}, largest {largest}");
+            assert!(
+                (difference - got).abs() < 2e-3 * f64::from(largest),
+                "tensor {index} entry {entry}: {difference} {got}, largest {largest}"
+            );
             checked += 1;
         }
     }
@@ -336,7 +349,8 @@ fn warnings_say_what_to_do() {
     stale.reward = 0.0;
     stale.recorded = None;
     let pair = Group { prompt: vec![1, 2], responses: vec![text(&[8], 1.0), stale] };
-    let warnings = run(request(golden_adapter(), vec![alone, pair], Knobs { objective: Objective::Ppo, ..knobs() })).outcome().metrics.warnings;
+    let warnings =
+        run(request(golden_adapter(), vec![alone, pair], Knobs { objective: Objective::Ppo, ..knobs() })).outcome().metrics.warnings;
     for name in ["single_response_no_baseline: group 0 has", "stale_samples: 1 of 3", "text_without_record"] {
         assert!(warnings.iter().any(|w| w.starts_with(name)), "{name}: {warnings:?}");
     }
@@ -354,7 +368,8 @@ fn decode(adapter: &Adapter, prompt: &[u32], count: usize) -> (Vec<u32>, Vec<f32
     for step in 0..count {
         let rows = tokens.len() - done;
         let segments = [Segment { rows: 0..rows, start: done, pages: &pages, adapter: Some(adapter) }];
-        let hidden = model.forward(cpu(), &mut kv, &Step { tokens: &tokens[done..], segments: &segments, outputs: &[rows - 1] }, &mut workspace);
+        let hidden =
+            model.forward(cpu(), &mut kv, &Step { tokens: &tokens[done..], segments: &segments, outputs: &[rows - 1] }, &mut workspace);
         done = tokens.len();
         model.logits(cpu(), &hidden, &mut logits);
         // Not the best token: any will do, and others tell more.
@@ -424,8 +439,10 @@ fn merged_weights_answer_as_the_adapter() {
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         parts.push((name.to_owned(), view.shape.to_vec(), bytes));
     }
-    let tensors: Vec<TensorData<'_>> =
-        parts.iter().map(|(name, shape, bytes)| TensorData { name: name.clone(), dtype: Dtype::F32, shape: shape.clone(), bytes }).collect();
+    let tensors: Vec<TensorData<'_>> = parts
+        .iter()
+        .map(|(name, shape, bytes)| TensorData { name: name.clone(), dtype: Dtype::F32, shape: shape.clone(), bytes })
+        .collect();
     let mut merged = Vec::new();
     write(&mut merged, &tensors, &Default::default()).unwrap();
     let checkpoint = Checkpoint::from_bytes(&read("tiny/config.json"), merged).unwrap();
@@ -512,9 +529,14 @@ fn golden_request(case: &Value) -> TrainRequest {
     let response = |r: &Value| Response {
         tokens: ids(&r["tokens"]),
         reward: r["reward"].as_f64().unwrap(),
-        recorded: r["recorded"].is_array().then(|| Recorded { logprobs: numbers(&r["recorded"]).iter().map(|q| *q as f32).collect(), staleness: 0 }),
+        recorded: r["recorded"]
+            .is_array()
+            .then(|| Recorded { logprobs: numbers(&r["recorded"]).iter().map(|q| *q as f32).collect(), staleness: 0 }),
     };
-    let group = |(prompt, group): (&Value, &Value)| Group { prompt: ids(prompt), responses: group.as_array().unwrap().iter().map(response).collect() };
+    let group = |(prompt, group): (&Value, &Value)| Group {
+        prompt: ids(prompt),
+        responses: group.as_array().unwrap().iter().map(response).collect(),
+    };
     let groups = case["prompts"].as_array().unwrap().iter().zip(case["groups"].as_array().unwrap()).map(group).collect();
     let knobs = Knobs {
         learning_rate: case["learning_rate"].as_f64().unwrap(),

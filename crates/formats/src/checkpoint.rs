@@ -84,11 +84,7 @@ impl Checkpoint {
 
     /// Bytes of all tensors that the architecture needs.
     pub fn total_bytes(&self) -> u64 {
-        required_tensors(self.architecture())
-            .iter()
-            .filter_map(|(name, _)| self.tensor(name).ok())
-            .map(|t| t.bytes.len() as u64)
-            .sum()
+        required_tensors(self.architecture()).iter().filter_map(|(name, _)| self.tensor(name).ok()).map(|t| t.bytes.len() as u64).sum()
     }
 
     fn assemble(
@@ -104,8 +100,7 @@ impl Checkpoint {
                 }
             }
             Some(weight_map) => {
-                let numbers: HashMap<&str, usize> =
-                    shards.iter().enumerate().map(|(i, (name, _))| (name.as_str(), i)).collect();
+                let numbers: HashMap<&str, usize> = shards.iter().enumerate().map(|(i, (name, _))| (name.as_str(), i)).collect();
                 for (tensor, file) in weight_map {
                     let i = numbers[file.as_str()];
                     if shards[i].1.tensor(tensor).is_none() {
@@ -174,8 +169,7 @@ struct Index {
 /// Tensor name → file name, from the content of an index. File names must be plain, so that no index reaches out of
 /// its folder.
 pub(crate) fn parse_index(bytes: &[u8]) -> Result<BTreeMap<String, String>, FormatError> {
-    let index: Index =
-        serde_json::from_slice(bytes).map_err(|e| FormatError::invalid(INDEX_FILE, "file", format!("{e}")))?;
+    let index: Index = serde_json::from_slice(bytes).map_err(|e| FormatError::invalid(INDEX_FILE, "file", format!("{e}")))?;
     let map = index.weight_map.0;
     for file in map.values() {
         let plain = file.len() <= 255

@@ -60,8 +60,7 @@ impl ModelConfig {
         let vocab = architecture.vocab;
         let bos_id = fields.token_ids("bos_token_id", 1)?.first().copied();
         let eos_ids = fields.token_ids("eos_token_id", MAX_EOS_IDS)?;
-        for (field, id) in bos_id.iter().map(|id| ("bos_token_id", id)).chain(eos_ids.iter().map(|id| ("eos_token_id", id)))
-        {
+        for (field, id) in bos_id.iter().map(|id| ("bos_token_id", id)).chain(eos_ids.iter().map(|id| ("eos_token_id", id))) {
             if *id as usize >= vocab {
                 return Err(fields.invalid(field, format!("is {id}, outside the vocabulary of {vocab}")));
             }

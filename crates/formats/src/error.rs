@@ -58,12 +58,7 @@ impl FormatError {
 
     /// A request in `file` at `field` beyond what is `supported`.
     pub(crate) fn unsupported(file: &str, field: &str, problem: impl Into<String>, supported: &str) -> Self {
-        Self::Unsupported {
-            file: file.to_owned(),
-            field: field.to_owned(),
-            problem: problem.into(),
-            supported: supported.to_owned(),
-        }
+        Self::Unsupported { file: file.to_owned(), field: field.to_owned(), problem: problem.into(), supported: supported.to_owned() }
     }
 
     /// The operating system's refusal to read `file`.

@@ -132,9 +132,7 @@ impl<'a> Fields<'a> {
     pub(crate) fn object(&self, field: &str) -> Result<Option<Fields<'a>>, FormatError> {
         match self.get(field) {
             None => Ok(None),
-            Some(Value::Object(map)) => {
-                Ok(Some(Fields { file: self.file, prefix: format!("{}.", self.path(field)), map }))
-            }
+            Some(Value::Object(map)) => Ok(Some(Fields { file: self.file, prefix: format!("{}.", self.path(field)), map })),
             Some(other) => Err(self.wrong(field, other, "an object or null")),
         }
     }

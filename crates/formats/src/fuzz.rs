@@ -64,11 +64,7 @@ pub fn template(data: &[u8]) {
 }
 
 fn render(template: &ChatTemplate) {
-    let messages = [
-        Message::new("system", "Be brief."),
-        Message::new("user", "Hi <b>"),
-        Message::new("assistant", "<think>x</think>y"),
-    ];
+    let messages = [Message::new("system", "Be brief."), Message::new("user", "Hi <b>"), Message::new("assistant", "<think>x</think>y")];
     for ending in [Ending::Closed, Ending::GenerationPrompt, Ending::ContinueFinal] {
         let _ = template.render(&messages, &Render { ending, now_unix_s: 0 });
     }
@@ -97,9 +93,9 @@ pub fn peft(data: &[u8]) {
         None => (data, &[][..]),
     };
     if let Ok(adapter) = Adapter::from_bytes(config, weights, &base) {
-        let again = adapter.weights_bytes().and_then(|bytes| {
-            Adapter::from_bytes(&adapter.config_bytes("fuzz"), &bytes, &base).map_err(std::io::Error::other)
-        });
+        let again = adapter
+            .weights_bytes()
+            .and_then(|bytes| Adapter::from_bytes(&adapter.config_bytes("fuzz"), &bytes, &base).map_err(std::io::Error::other));
         assert!(again.is_ok_and(|again| again == adapter), "a read adapter must survive writing");
     }
 }

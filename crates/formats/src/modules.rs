@@ -115,10 +115,7 @@ pub fn ffn_norm(layer: usize) -> String {
 
 /// Every tensor that the architecture needs, with its shape.
 pub fn required_tensors(a: &Architecture) -> Vec<(String, Vec<usize>)> {
-    let mut list = vec![
-        (EMBEDDING.to_owned(), vec![a.vocab, a.hidden]),
-        (FINAL_NORM.to_owned(), vec![a.hidden]),
-    ];
+    let mut list = vec![(EMBEDDING.to_owned(), vec![a.vocab, a.hidden]), (FINAL_NORM.to_owned(), vec![a.hidden])];
     if !a.tied {
         list.push((HEAD.to_owned(), vec![a.vocab, a.hidden]));
     }

@@ -94,12 +94,7 @@ impl Adapter {
         }
         let tensors: Vec<TensorData<'_>> = parts
             .iter()
-            .map(|(name, shape, bytes)| TensorData {
-                name: name.clone(),
-                dtype: Dtype::F32,
-                shape: shape.clone(),
-                bytes,
-            })
+            .map(|(name, shape, bytes)| TensorData { name: name.clone(), dtype: Dtype::F32, shape: shape.clone(), bytes })
             .collect();
         let mut out = Vec::new();
         // PEFT's reader wants to know that the tensors came from PyTorch's layout.

@@ -261,8 +261,7 @@ fn parse_header(file: &str, bytes: &[u8]) -> Result<Header, FormatError> {
     let Some((header, data)) = rest.split_at_checked(length as usize) else {
         return Err(bad(format!("is {length} bytes long but only {} follow; the file is cut", rest.len())));
     };
-    let raw: RawHeader =
-        serde_json::from_slice(header).map_err(|e| bad(format!("is not a JSON object of tensors: {e}")))?;
+    let raw: RawHeader = serde_json::from_slice(header).map_err(|e| bad(format!("is not a JSON object of tensors: {e}")))?;
     let start = LENGTH_BYTES + header.len();
     let mut tensors = BTreeMap::new();
     for (name, raw) in raw.tensors {
@@ -329,11 +328,7 @@ pub struct TensorData<'a> {
 
 /// Writes tensors in the given order. The bytes depend on nothing but the arguments. Atomicity (temporary file,
 /// fsync, rename) is the caller's. Fails with `InvalidInput` when names repeat or a length contradicts its shape.
-pub fn write(
-    mut out: impl Write,
-    tensors: &[TensorData<'_>],
-    metadata: &BTreeMap<String, String>,
-) -> io::Result<()> {
+pub fn write(mut out: impl Write, tensors: &[TensorData<'_>], metadata: &BTreeMap<String, String>) -> io::Result<()> {
     let wrong = |message: String| io::Error::new(io::ErrorKind::InvalidInput, message);
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
@@ -350,8 +345,7 @@ pub fn write(
             return Err(wrong(format!("{}: the name is taken", t.name)));
         }
         let end = offset + t.bytes.len();
-        let entry =
-            serde_json::json!({"dtype": t.dtype.name(), "shape": t.shape, "data_offsets": [offset, end]});
+        let entry = serde_json::json!({"dtype": t.dtype.name(), "shape": t.shape, "data_offsets": [offset, end]});
         header.insert(t.name.clone(), entry);
         offset = end;
     }

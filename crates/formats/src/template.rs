@@ -5,6 +5,7 @@
 mod env;
 mod isolate;
 mod json;
+mod scan;
 mod strftime;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use crate::fields::{Fields, parse_object, read_optional};
 use isolate::{Hanging, isolated};
 
 /// Longest template source, bytes; the longest published ones have about 20 kB.
-pub const MAX_TEMPLATE_BYTES: u64 = 256 << 10;
+pub const MAX_TEMPLATE_BYTES: u64 = 128 << 10;
 /// Longest `tokenizer_config.json`, bytes: it may list some thousand added tokens.
 pub const MAX_TOKENIZER_CONFIG_BYTES: u64 = 8 << 20;
 /// Longest rendered text, bytes, beyond what the messages themselves have.
@@ -31,15 +32,17 @@ const BASE_STEPS: u64 = 50_000;
 const STEPS_PER_MESSAGE: u64 = 500;
 /// The engine charges a step for every 64 bytes of text made or read; this pays for each input byte 16 times.
 const INPUT_BYTES_PER_STEP: u64 = 4;
-/// Most steps of any render, whatever its size: bounds the stack too. Enough for 8 MB of messages.
-const MAX_STEPS: u64 = 2_000_000;
+/// Recursions of the compiler that one byte of source can cause, in the unit of a render's steps: expressions nest by
+/// two bytes a level, and a level takes several calls.
+const STEPS_PER_SOURCE_BYTE: u64 = 4;
+/// Most steps of any render, whatever its size: bounds the stack too. Enough for 4 MB of messages.
+const MAX_STEPS: u64 = 1_000_000;
 
 const TEMPLATE_FILE: &str = "chat_template.jinja";
 const CONFIG_FILE: &str = "tokenizer_config.json";
 const LEGACY_MAP_FILE: &str = "special_tokens_map.json";
 /// Variables that templates may use for special tokens.
-const SPECIAL_TOKENS: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"];
+const SPECIAL_TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"];
 /// Mark put after the last message to find where its text ends. Its trailing space shows whether the template trims.
 const CONTINUE_MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
@@ -117,11 +120,7 @@ impl ChatTemplate {
     }
 
     /// The same from the files' contents: `chat_template.jinja`, `tokenizer_config.json`, `special_tokens_map.json`.
-    pub fn from_bytes(
-        source: Option<&[u8]>,
-        config: Option<&[u8]>,
-        legacy_map: Option<&[u8]>,
-    ) -> Result<Option<Self>, FormatError> {
+    pub fn from_bytes(source: Option<&[u8]>, config: Option<&[u8]>, legacy_map: Option<&[u8]>) -> Result<Option<Self>, FormatError> {
         let config = config.map(|b| parse_object(CONFIG_FILE, b)).transpose()?.unwrap_or_default();
         let config = Fields::new(CONFIG_FILE, &config);
         let legacy_map = legacy_map.map(|b| parse_object(LEGACY_MAP_FILE, b)).transpose()?.unwrap_or_default();
@@ -138,8 +137,7 @@ impl ChatTemplate {
         }
         let found = match source {
             Some(bytes) => {
-                let text = std::str::from_utf8(bytes)
-                    .map_err(|_| FormatError::invalid(TEMPLATE_FILE, "file", "is not UTF-8"))?;
+                let text = std::str::from_utf8(bytes).map_err(|_| FormatError::invalid(TEMPLATE_FILE, "file", "is not UTF-8"))?;
                 Some((TEMPLATE_FILE, text.to_owned()))
             }
             None => configured_template(&config)?.map(|text| (CONFIG_FILE, text)),
@@ -148,18 +146,19 @@ impl ChatTemplate {
     }
 
     /// Compiles `source`; `special_tokens` are strings by name, such as `bos_token`.
-    pub fn compile(
-        file: &str,
-        source: &str,
-        special_tokens: BTreeMap<&'static str, String>,
-    ) -> Result<Self, FormatError> {
+    pub fn compile(file: &str, source: &str, special_tokens: BTreeMap<&'static str, String>) -> Result<Self, FormatError> {
         if source.len() as u64 > MAX_TEMPLATE_BYTES {
             let problem = format!("is {} bytes long, at most {MAX_TEMPLATE_BYTES} are allowed", source.len());
             return Err(FormatError::invalid(file, "chat_template", problem));
         }
-        let env = env::environment(source)
-            .map_err(|e| FormatError::invalid(file, "chat_template", format!("does not compile: {e}")))?;
-        Ok(Self { env, mentions_content: source.contains("content"), special_tokens, hanging: Hanging::default() })
+        scan::check(source).map_err(|problem| FormatError::invalid(file, "chat_template", problem))?;
+        let hanging = Hanging::default();
+        let text = source.to_owned();
+        let steps = BASE_STEPS + source.len() as u64 * STEPS_PER_SOURCE_BYTE;
+        let env = isolated(&hanging, steps, move || env::environment(&text).map_err(|e| format!("does not compile: {e}")))
+            .unwrap_or_else(|problem| Err(problem.to_owned()))
+            .map_err(|problem| FormatError::invalid(file, "chat_template", problem))?;
+        Ok(Self { env, mentions_content: source.contains("content"), special_tokens, hanging })
     }
 
     /// A special token's string by its name, such as `eos_token`.
@@ -196,12 +195,7 @@ impl ChatTemplate {
     /// [`FormatError::NotAPrefix`] when the template shows the prompt differently once a response follows (reasoning
     /// templates that open a thinking block or drop one from the history): then tokenise the prompt, the response
     /// and [`Self::end_of_turn`] one by one. `how.ending` is not looked at.
-    pub fn prompt_parts(
-        &self,
-        messages: &[Message],
-        response: &str,
-        how: &Render,
-    ) -> Result<PromptParts, FormatError> {
+    pub fn prompt_parts(&self, messages: &[Message], response: &str, how: &Render) -> Result<PromptParts, FormatError> {
         let prompt = self.render(messages, &Render { ending: Ending::GenerationPrompt, ..*how })?;
         let full = self.render(&with_response(messages, response), &Render { ending: Ending::Closed, ..*how })?;
         match full.strip_prefix(&prompt) {
@@ -242,8 +236,7 @@ impl ChatTemplate {
         env.add_function("strftime_now", move |format: &str| strftime::strftime(format, now_unix_s));
         let limit_bytes = input_bytes.saturating_mul(MAX_RENDER_COPIES).saturating_add(MAX_RENDER_EXTRA_BYTES);
         let context = Value::from(context);
-        isolated(&self.hanging, steps, move || write_out(&env, context, limit_bytes))
-            .unwrap_or_else(|problem| Err(run_error(problem)))
+        isolated(&self.hanging, steps, move || write_out(&env, context, limit_bytes)).unwrap_or_else(|problem| Err(run_error(problem)))
     }
 }
 

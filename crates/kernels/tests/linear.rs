@@ -188,7 +188,7 @@ fn a_row_does_not_depend_on_the_others_nor_on_threads() {
                     // The last t rows, so that a row also changes its place.
                     let from = most - t;
                     assert_eq!(bits(&forward(cpu, &x[from * k..], &w)), y[from * n..], "{case}");
-                    if t < 10 || t > 30 {
+                    if !(10..=30).contains(&t) {
                         assert_eq!(bits(&backward(cpu, &dy[from * n..], &w)), dx[from * k..], "backward {case}");
                     }
                 }

@@ -3,8 +3,8 @@
 //!
 //! LoRA (Hu et al. 2021): y += (alpha / rank) · (x A) B with A ~ U(±1/√K) and B = 0 at the start.
 
-use tiger_formats::{Architecture, Module};
 use tiger_formats::peft;
+use tiger_formats::{Architecture, Module};
 use tiger_kernels::ops::lora::LoraPair;
 
 use crate::weights::ModelError;

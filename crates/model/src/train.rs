@@ -205,13 +205,7 @@ impl<'a> TrainPass<'a> {
     ///
     /// # Panics
     /// Without an adapter, or on a `Saved` that kept nothing: a trainable tensor without a gradient is our error.
-    pub fn backward(
-        &self,
-        saved: Saved,
-        head: &HeadGradient<'_>,
-        gradients: &mut AdapterGradients,
-        workspace: &mut Workspace,
-    ) -> Vec<f32> {
+    pub fn backward(&self, saved: Saved, head: &HeadGradient<'_>, gradients: &mut AdapterGradients, workspace: &mut Workspace) -> Vec<f32> {
         assert!(self.adapter.is_some() && saved.keep != Keep::Nothing, "a backward needs an adapter and a kept forward");
         let (d_hidden, kl) = self.model.head_backward(self.cpu, (&saved.hidden, &self.batch.targets), head, workspace);
         let mut dx = self.final_norm_backward(&saved.last, &d_hidden);
@@ -343,8 +337,7 @@ impl LayerBackward<'_> {
         resize(&mut d_o, count * layer.o_width());
         linear_backward_x(cpu, dx, &layer.o, &mut d_o, Epilogue::Store);
         self.adapters(&self.buffers.o, (dx, a.hidden), &[(Module::O, 0)], gradients, Some(&mut d_o));
-        let [qkv, k, v] =
-            [0, columns.k, columns.v].map(|column| rows::Rows { data: &self.buffers.qkv, stride: columns.stride, column });
+        let [qkv, k, v] = [0, columns.k, columns.v].map(|column| rows::Rows { data: &self.buffers.qkv, stride: columns.stride, column });
         attention::kv_store(cpu, kv, k, v, &self.rows.segments);
         let mut d_qkv = std::mem::take(&mut self.scratch.qkv);
         resize(&mut d_qkv, count * columns.stride);

@@ -44,7 +44,8 @@ impl Case {
         let config = std::fs::read(folder.join("adapter_config.json")).unwrap();
         let file = peft::Adapter::from_bytes(&config, &weights, model.architecture()).unwrap();
         let adapter = Adapter::from_peft(model.architecture(), &file).unwrap();
-        let expected = SafeTensors::from_bytes("expected.safetensors", std::fs::read(folder.join("expected.safetensors")).unwrap()).unwrap();
+        let expected =
+            SafeTensors::from_bytes("expected.safetensors", std::fs::read(folder.join("expected.safetensors")).unwrap()).unwrap();
         let read = |key: String| expected.tensor(&key).map(|t| t.to_f32().unwrap().iter().map(|&x| x as u32).collect::<Vec<u32>>());
         let sequences = (0..).map_while(|i| read(format!("tokens.{i}"))).collect();
         let tolerance = if precision == Precision::F32 { F32_TOLERANCE } else { BF16_TOLERANCE };
@@ -150,8 +151,10 @@ fn every_adapter_gradient_matches_autograd() {
                 let pair = case.adapter.pair(layer, module);
                 let gradient = gradients.pair(layer, module);
                 let (rank, padded) = (pair.rank, pair.padded_rank());
-                let da: Vec<f32> = (0..rank).flat_map(|r| (0..pair.k).map(move |k| (k, r))).map(|(k, r)| gradient.da[k * padded + r]).collect();
-                let db: Vec<f32> = (0..pair.n).flat_map(|n| (0..rank).map(move |r| (n, r))).map(|(n, r)| gradient.db[r * pair.n + n]).collect();
+                let da: Vec<f32> =
+                    (0..rank).flat_map(|r| (0..pair.k).map(move |k| (k, r))).map(|(k, r)| gradient.da[k * padded + r]).collect();
+                let db: Vec<f32> =
+                    (0..pair.n).flat_map(|n| (0..rank).map(move |r| (n, r))).map(|(n, r)| gradient.db[r * pair.n + n]).collect();
                 let key = format!("base_model.model.model.layers.{layer}.{}", module.path());
                 case.check(&format!("{key} dA"), &da, &case.expected(&format!("{key}.lora_A.grad")));
                 case.check(&format!("{key} dB"), &db, &case.expected(&format!("{key}.lora_B.grad")));

@@ -218,7 +218,8 @@ impl App {
         if self.0.ready.load(Ordering::SeqCst) {
             return Ok(());
         }
-        Err(ApiError::new(ErrorType::Unavailable, ErrorCode::Starting, "the server is loading its first model; try again in a moment").retry_after(2))
+        Err(ApiError::new(ErrorType::Unavailable, ErrorCode::Starting, "the server is loading its first model; try again in a moment")
+            .retry_after(2))
     }
 
     /// Writes what is still to be written and closes the store. Requests that come later answer 503.

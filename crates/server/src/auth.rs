@@ -46,7 +46,10 @@ impl Gate {
     /// From the limits.
     pub fn new(limits: &Limits) -> Gate {
         let quota = |per_minute: u32| Quota::per_minute(NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN));
-        Gate { requests: RateLimiter::keyed(quota(limits.requests_per_minute)), sign_ins: RateLimiter::keyed(quota(limits.sign_ins_per_minute)) }
+        Gate {
+            requests: RateLimiter::keyed(quota(limits.requests_per_minute)),
+            sign_ins: RateLimiter::keyed(quota(limits.sign_ins_per_minute)),
+        }
     }
 
     /// Admits one more request of `holder`, or says when.
@@ -120,7 +123,10 @@ where
 }
 
 fn missing_key() -> ApiError {
-    unauthorized(ErrorCode::MissingKey, "no API key; send the header `Authorization: Bearer $TIGER_API_KEY` (keys are made in the Playground under ApiKeys, or with `tiger key create`)")
+    unauthorized(
+        ErrorCode::MissingKey,
+        "no API key; send the header `Authorization: Bearer $TIGER_API_KEY` (keys are made in the Playground under ApiKeys, or with `tiger key create`)",
+    )
 }
 
 /// The secret of `Authorization: Bearer`.

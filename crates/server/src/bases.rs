@@ -95,7 +95,9 @@ impl Front {
         end_tokens.dedup();
         end_tokens.retain(|id| (*id as usize) < facts.architecture.vocab);
         if end_tokens.is_empty() {
-            return Err("neither config.json nor generation_config.json nor tokenizer_config.json names a token that ends a turn".to_owned());
+            return Err(
+                "neither config.json nor generation_config.json nor tokenizer_config.json names a token that ends a turn".to_owned()
+            );
         }
         let marks = [THINK_OPEN, THINK_CLOSE].iter().all(|mark| tokenizer.token_id(mark).is_some());
         let reasoning = marks && template_mentions_thinking(dir);

@@ -16,7 +16,9 @@ pub struct Clock(pub Arc<dyn Fn() -> i64 + Send + Sync>);
 impl Clock {
     /// The machine's clock.
     pub fn system() -> Clock {
-        Clock(Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))))
+        Clock(Arc::new(|| {
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+        }))
     }
 
     /// Always the same time.

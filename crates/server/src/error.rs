@@ -131,7 +131,11 @@ impl From<tiger_store::Error> for ApiError {
             Error::DiskFull => ApiError::new(ErrorType::Unavailable, ErrorCode::DiskFull, message),
             Error::DamagedBlob { .. } => {
                 tracing::error!(detail = %message, "damaged weights");
-                ApiError::new(ErrorType::Unavailable, ErrorCode::LoadFailed, "the stored weights of this model are damaged; roll it back, or ask the operator")
+                ApiError::new(
+                    ErrorType::Unavailable,
+                    ErrorCode::LoadFailed,
+                    "the stored weights of this model are damaged; roll it back, or ask the operator",
+                )
             }
             _ => ApiError::internal(message),
         }
@@ -180,7 +184,9 @@ impl ApiError {
     pub fn of_status(status: StatusCode) -> Option<ApiError> {
         let (kind, code, message) = match status.as_u16() {
             404 => (ErrorType::NotFound, ErrorCode::NotFound, "there is nothing at this path; /openapi.json lists the paths"),
-            405 => (ErrorType::MethodNotAllowed, ErrorCode::MethodNotAllowed, "this path does not take this method; /openapi.json lists them"),
+            405 => {
+                (ErrorType::MethodNotAllowed, ErrorCode::MethodNotAllowed, "this path does not take this method; /openapi.json lists them")
+            }
             408 => (ErrorType::Timeout, ErrorCode::RequestTimeout, "the request took too long to arrive; send it again"),
             413 => (ErrorType::TooLarge, ErrorCode::BodyTooLarge, "the body is too large; send less text or split the request"),
             400 | 411 | 414 | 415 | 417 | 431 => {
@@ -227,6 +233,10 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let value = parsed.map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
+        // A value of the wrong type is found before the end is read; what is no JSON at all stays 400.
+        if let Err(broken) = serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
+            return malformed(&broken);
+        }
         match inner.classify() {
             serde_json::error::Category::Data => {
                 let param = field_of(&path, &inner.to_string());

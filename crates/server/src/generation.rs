@@ -9,8 +9,8 @@ use tiger_formats::{Constraint, FormatError};
 use tiger_store::{NewSample, UsageRecord, sha256_hex};
 use tiger_wire::limits::{MAX_SAMPLES, MAX_STOP_STRINGS, MAX_TEMPERATURE};
 use tiger_wire::{
-    Chunk, DeltaChunk, ErrorCode, GenerateRequest, GenerateResponse, GenerateStop, Message, ResponseFormat, ResponseFormatType, Role, Sample,
-    StopReason, StreamedSample, TokenLogprob, Usage,
+    Chunk, DeltaChunk, ErrorCode, GenerateRequest, GenerateResponse, GenerateStop, Message, ResponseFormat, ResponseFormatType, Role,
+    Sample, StopReason, StreamedSample, TokenLogprob, Usage,
 };
 
 use crate::app::App;
@@ -18,12 +18,12 @@ use crate::auth::Caller;
 use crate::bases::Front;
 use crate::error::ApiError;
 use crate::limits::{SCHEMA_BYTES, STOP_BYTES, TOP_K};
+use crate::metrics;
 use crate::prompt::{self, Prompt};
 use crate::router::random_id;
 use crate::stream::{ChunkSender, HungUp};
 use crate::target::Target;
 use crate::text::{Assembler, Piece, ThinkSplit};
-use crate::metrics;
 
 /// A request that passed every check that needs no tokenizer.
 pub struct Plan {
@@ -108,7 +108,9 @@ impl Plan {
         let context = self.target.base().facts()?.architecture.context_length;
         let used = prompt.tokens.len();
         if used >= context {
-            let message = format!("the messages have {used} tokens; the model's context has {context}, and at least one must be left for the response; shorten the messages");
+            let message = format!(
+                "the messages have {used} tokens; the model's context has {context}, and at least one must be left for the response; shorten the messages"
+            );
             return Err(ApiError::refused(ErrorCode::ContextLengthExceeded, "messages", message));
         }
         let left = u32::try_from(context - used).unwrap_or(u32::MAX);
@@ -184,7 +186,10 @@ fn check_format(format: ResponseFormat) -> Result<ResponseFormat, ApiError> {
         (ResponseFormatType::JsonSchema, Some(schema)) => {
             let bytes = schema.to_string().len();
             if bytes > SCHEMA_BYTES {
-                return Err(ApiError::invalid("response_format.schema", format!("the schema has {bytes} bytes; at most {SCHEMA_BYTES} are allowed")));
+                return Err(ApiError::invalid(
+                    "response_format.schema",
+                    format!("the schema has {bytes} bytes; at most {SCHEMA_BYTES} are allowed"),
+                ));
             }
             Ok(format)
         }
@@ -313,7 +318,8 @@ impl Run {
     async fn token(&mut self, sample: u32, (id, logprob): (u32, f32), sink: Option<&ChunkSender>) -> Result<(), ApiError> {
         self.output_tokens += 1;
         let is_end = self.front.end_tokens.contains(&id);
-        let track = self.samples.get_mut(sample as usize).ok_or_else(|| ApiError::internal("the engine named a sample that nobody asked for"))?;
+        let track =
+            self.samples.get_mut(sample as usize).ok_or_else(|| ApiError::internal("the engine named a sample that nobody asked for"))?;
         if track.finish.is_some() || track.assembler.stopped() {
             return Ok(());
         }
@@ -340,7 +346,8 @@ impl Run {
     }
 
     async fn finished(&mut self, sample: u32, reason: FinishReason, sink: Option<&ChunkSender>) -> Result<(), ApiError> {
-        let track = self.samples.get_mut(sample as usize).ok_or_else(|| ApiError::internal("the engine named a sample that nobody asked for"))?;
+        let track =
+            self.samples.get_mut(sample as usize).ok_or_else(|| ApiError::internal("the engine named a sample that nobody asked for"))?;
         let piece = track.assembler.finish();
         track.take(&piece);
         track.finish = Some(match reason {
@@ -372,7 +379,13 @@ impl Run {
     }
 
     /// At most one chunk for each kind of text; log-probs go with the last.
-    async fn send_text(&self, sample: u32, piece: Piece, logprobs: Option<Vec<TokenLogprob>>, sink: Option<&ChunkSender>) -> Result<(), HungUp> {
+    async fn send_text(
+        &self,
+        sample: u32,
+        piece: Piece,
+        logprobs: Option<Vec<TokenLogprob>>,
+        sink: Option<&ChunkSender>,
+    ) -> Result<(), HungUp> {
         let Some(sink) = sink else { return Ok(()) };
         let index = (self.plan.samples > 1).then_some(sample);
         let mut chunks = Vec::new();

@@ -30,7 +30,8 @@ use crate::routes::{account, generate, health, keys, models, revisions, train};
 /// The routes with their document.
 fn documented(app: &App) -> OpenApiRouter<App> {
     let limits = app.limits();
-    let generate = OpenApiRouter::new().routes(routes!(generate::generate_response)).layer(DefaultBodyLimit::max(limits.generate_body_bytes));
+    let generate =
+        OpenApiRouter::new().routes(routes!(generate::generate_response)).layer(DefaultBodyLimit::max(limits.generate_body_bytes));
     let train = OpenApiRouter::new().routes(routes!(train::train)).layer(DefaultBodyLimit::max(limits.train_body_bytes));
     let small = OpenApiRouter::new()
         .routes(routes!(models::list, models::create))

@@ -77,7 +77,12 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output
 
 type Accepted = (TcpStream, OwnedSemaphorePermit);
 
-fn connection(open: &mut JoinSet<()>, builder: &Builder<TokioExecutor>, (stream, place): Accepted, (router, graceful): (&Router, &GracefulShutdown)) {
+fn connection(
+    open: &mut JoinSet<()>,
+    builder: &Builder<TokioExecutor>,
+    (stream, place): Accepted,
+    (router, graceful): (&Router, &GracefulShutdown),
+) {
     // Tokens are small writes that must not wait for each other.
     let _ = stream.set_nodelay(true);
     let router = router.clone();

@@ -40,7 +40,8 @@ impl Target {
         let found = app.store().pin_model(account, name).await?;
         let (row, pin) = found.ok_or_else(|| ApiError::model_not_found(name))?;
         let base = app.bases().get(&row.base_model).ok_or_else(|| {
-            let message = format!("the base model {} of {} is no longer on this machine; ask the operator to put it back", row.base_model, row.name);
+            let message =
+                format!("the base model {} of {} is no longer on this machine; ask the operator to put it back", row.base_model, row.name);
             ApiError::new(ErrorType::Unavailable, ErrorCode::NotDownloaded, message).param("model")
         })?;
         Ok(Target::Own(Box::new(Own { row, base, _pin: pin })))

@@ -176,7 +176,8 @@ async fn tell(sink: Option<&ChunkSender>, event: TrainEvent) -> Result<(), ApiEr
             sink.info(message, progress, stage).await?;
         }
         TrainEvent::Progress { step, steps, metrics } => {
-            let metrics = metrics.map_or(StepMetricsOrEmpty::Empty, |metrics| StepMetricsOrEmpty::Done(Box::new(convert::step_metrics(&metrics))));
+            let metrics =
+                metrics.map_or(StepMetricsOrEmpty::Empty, |metrics| StepMetricsOrEmpty::Done(Box::new(convert::step_metrics(&metrics))));
             sink.send(Chunk::Progress(ProgressChunk { step, steps, metrics })).await?;
         }
         TrainEvent::Done(_) | TrainEvent::Failed(_) => {}

@@ -4,7 +4,7 @@
 //! A blob is written to a temporary name, synced, read back and checked, renamed, and its directory synced; only then may a row name
 //! it. A pin keeps a blob from being swept between those two, and while a stream in flight still reads it.
 
-use crate::open::{Failpoint, Store, pass};
+use crate::open::{Failpoint, Options, Store, pass};
 use crate::{Error, Result, secret};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -108,7 +108,7 @@ fn pin(pins: &Arc<Pins>, sha256: &str) -> Pin {
 
 impl Blobs {
     /// Opens the folder of blobs; the owner of the data directory clears what a crash left half written.
-    pub(crate) fn open(root: &Path, owner: bool, failpoint: Option<Failpoint>, ignore_pins: bool) -> Result<Self> {
+    pub(crate) fn open(root: &Path, owner: bool, options: &Options) -> Result<Self> {
         let temporary = root.join(TEMPORARY);
         std::fs::create_dir_all(&temporary).map_err(|e| Error::io(format!("create {}", temporary.display()), e))?;
         if owner {
@@ -118,6 +118,7 @@ impl Blobs {
             }
         }
         let objects = Arc::new(LocalFileSystem::new_with_prefix(root)?.with_fsync(true));
+        let (failpoint, ignore_pins) = (options.failpoint.clone(), options.controls.ignore_pins);
         Ok(Self { objects, pins: Arc::default(), gate: RwLock::new(()), failpoint, ignore_pins })
     }
 

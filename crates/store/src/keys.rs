@@ -58,6 +58,9 @@ const MAX_NAME_CHARS: usize = 64;
 
 const KEY: &str = "SELECT id, account, name, prefix, created, last_used, revoked FROM api_key";
 
+/// A key whose prefix fits: its id, account, hash, last use, and the database's clock.
+type Candidate = (KeyId, AccountId, Vec<u8>, Option<f64>, f64);
+
 impl Store {
     /// Makes an API key.
     ///
@@ -107,9 +110,9 @@ impl Store {
             "SELECT id, account, secret_sha256, last_used, unixepoch('subsec') + ? FROM api_key WHERE prefix = ? AND revoked IS NULL",
         );
         let query = query.bind(self.inner.options.clock_offset_s).bind(&secret[..MARK.len() + PREFIX_CHARS]);
-        let candidates: Vec<(KeyId, AccountId, Vec<u8>, Option<f64>, f64)> = query.fetch_all(self.readers()).await?;
+        let candidates: Vec<Candidate> = query.fetch_all(self.readers()).await?;
         let hash = secret_sha256(secret);
-        let found = candidates.into_iter().filter(|(_, _, stored, _, _)| constant_time_eq(stored, &hash)).last();
+        let found = candidates.into_iter().find(|(_, _, stored, _, _)| constant_time_eq(stored, &hash));
         let Some((key, account, _, last_used, now)) = found else { return Ok(None) };
         if last_used.is_none_or(|used| now - used >= LAST_USED_EVERY_S) {
             // A full disk must not lock everybody out: the key is right whether or not its use can be noted.

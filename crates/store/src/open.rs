@@ -121,7 +121,7 @@ impl Store {
 
     async fn assemble(dir: PathBuf, options: Options, lock: Option<File>) -> Result<Self> {
         let db = Database::open(&dir, options.max_database_pages).await?;
-        let blobs = Blobs::open(&dir.join("blobs"), lock.is_some(), options.failpoint.clone(), options.controls.ignore_pins)?;
+        let blobs = Blobs::open(&dir.join("blobs"), lock.is_some(), &options)?;
         let instance = secret::random_name()?;
         let hashing = Arc::new(Semaphore::new(PASSWORD_HASHES_AT_ONCE));
         Ok(Self {

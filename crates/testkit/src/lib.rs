@@ -31,8 +31,15 @@ const ADDED: usize = 262;
 pub const VOCAB: usize = 272;
 /// `<|end|>`, which ends a turn.
 pub const END: u32 = 263;
-const ADDED_TOKENS: [(&str, bool); 7] =
-    [("<|begin|>", true), ("<|end|>", true), ("<|system|>", true), ("<|user|>", true), ("<|assistant|>", true), ("<think>", false), ("</think>", false)];
+const ADDED_TOKENS: [(&str, bool); 7] = [
+    ("<|begin|>", true),
+    ("<|end|>", true),
+    ("<|system|>", true),
+    ("<|user|>", true),
+    ("<|assistant|>", true),
+    ("<think>", false),
+    ("</think>", false),
+];
 /// Standard deviation of the weights: logits of a few units, so that text is neither fixed nor uniform.
 const STD: f64 = 0.3;
 

@@ -59,7 +59,10 @@ fn crates_depend_only_where_the_house_allows() {
         let normal = manifest.split("[dev-dependencies]").next().unwrap();
         for line in normal.lines().filter_map(|line| line.strip_prefix("tiger-")) {
             let to = line.split(['.', ' ', '=']).next().unwrap();
-            assert!(allowed.contains(&(from.to_string(), to.to_string())), "crate {from} may not depend on {to} (house rule: crates/testkit/tests/tidy.rs)");
+            assert!(
+                allowed.contains(&(from.to_string(), to.to_string())),
+                "crate {from} may not depend on {to} (house rule: crates/testkit/tests/tidy.rs)"
+            );
         }
     }
     let folders: BTreeSet<String> =
@@ -95,7 +98,8 @@ fn files_stay_short() {
 #[test]
 fn forbidden_words_stay_out() {
     // Written in halves so that this file does not find itself.
-    let words = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!("), concat!("#[", "ignore"), concat!("#[", "allow(")];
+    let words =
+        [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!("), concat!("#[", "ignore"), concat!("#[", "allow(")];
     for path in rust_files() {
         let text = std::fs::read_to_string(&path).unwrap();
         for (number, line) in text.lines().enumerate() {
@@ -109,7 +113,8 @@ fn forbidden_words_stay_out() {
 fn unsafe_stays_where_it_is_defended() {
     for path in rust_files() {
         let name = name(&path);
-        let room = ["crates/kernels/", "crates/formats/src/safetensors", "crates/formats/src/map"].iter().any(|room| name.starts_with(room));
+        let room =
+            ["crates/kernels/", "crates/formats/src/safetensors", "crates/formats/src/map"].iter().any(|room| name.starts_with(room));
         if room || name.contains("/tests/") || name.contains("fuzz/") {
             continue;
         }

@@ -243,7 +243,9 @@ impl Pages {
         let mut children: HashMap<NodeId, u32> = HashMap::new();
         for node in self.nodes.values() {
             let Before::Page(parent) = node.edge.before else { continue };
-            let Some(parent_node) = self.nodes.get(&parent) else { return Err(format!("prefix node {parent:?} is gone before its children")) };
+            let Some(parent_node) = self.nodes.get(&parent) else {
+                return Err(format!("prefix node {parent:?} is gone before its children"));
+            };
             if held[index(node.page)] > 0 && held[index(parent_node.page)] == 0 {
                 return Err(format!("page {:?} is held without the page before it", node.page));
             }
@@ -261,7 +263,12 @@ impl Pages {
             }
         }
         if idle != self.idle || self.edges.len() != self.nodes.len() {
-            return Err(format!("{idle} idle prefix pages, counted {}; {} edges of {} nodes", self.idle, self.edges.len(), self.nodes.len()));
+            return Err(format!(
+                "{idle} idle prefix pages, counted {}; {} edges of {} nodes",
+                self.idle,
+                self.edges.len(),
+                self.nodes.len()
+            ));
         }
         Ok(())
     }

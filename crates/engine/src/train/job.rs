@@ -65,7 +65,8 @@ impl Job {
         if self.events.is_closed() {
             return Advance::Finished;
         }
-        let mut tools = Tools { device: Device { model, cpu, workspace: &mut self.workspace }, events: &self.events, counts: &mut self.counts };
+        let mut tools =
+            Tools { device: Device { model, cpu, workspace: &mut self.workspace }, events: &self.events, counts: &mut self.counts };
         let last = match running.work(&mut tools) {
             Ok(Flow::Next(running)) => {
                 self.running = Some(running);

@@ -67,7 +67,9 @@ pub(super) fn about_step(step: &StepMetrics) -> Vec<String> {
 
 /// The call stopped before all its steps.
 pub(super) fn stopped_early(steps: u32, drift: f64, target: f64) -> String {
-    format!("stopped_early: after {steps} steps the responses had moved {drift:.4} nats per token since the call began, above target_kl {target}")
+    format!(
+        "stopped_early: after {steps} steps the responses had moved {drift:.4} nats per token since the call began, above target_kl {target}"
+    )
 }
 
 /// "group 3 has" or "groups 1, 2 and 7 more have": a list that stays short.

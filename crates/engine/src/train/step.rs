@@ -3,7 +3,9 @@
 
 use tiger_kernels::Cpu;
 use tiger_kernels::ops::adamw::{self, AdamW, all_finite, sq_norm};
-use tiger_model::{Adapter, AdapterGradients, AdapterState, Dropout, HeadGradient, Keep, KlReference, Model, RowScore, TrainPass, Workspace};
+use tiger_model::{
+    Adapter, AdapterGradients, AdapterState, Dropout, HeadGradient, Keep, KlReference, Model, RowScore, TrainPass, Workspace,
+};
 
 use super::objective::{Fade, Plan, Sampled, TokenLoss, k3, ratio, token_loss};
 use super::pack::MicroBatch;
@@ -207,8 +209,7 @@ pub(super) struct StepSize {
 pub(super) fn apply(cpu: &Cpu, state: &mut AdapterState, gradients: &AdapterGradients, size: StepSize) -> Result<(), EngineError> {
     let moments = &mut state.moments;
     moments.step += 1;
-    let options =
-        AdamW { lr: size.rate as f32, beta1: BETA1, beta2: BETA2, epsilon: EPSILON, weight_decay: 0.0, step: moments.step };
+    let options = AdamW { lr: size.rate as f32, beta1: BETA1, beta2: BETA2, epsilon: EPSILON, weight_decay: 0.0, step: moments.step };
     let scale = if size.norm > size.max_norm { (size.max_norm / size.norm) as f32 } else { 1.0 };
     let means = moments.first.iter_mut().zip(&mut moments.second);
     for ((p, (m, v)), g) in state.adapter.tensors_mut().zip(means).zip(gradients.tensors()) {

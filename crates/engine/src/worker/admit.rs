@@ -17,7 +17,10 @@ impl Worker {
     pub(super) fn bring_bases(&mut self) {
         self.hold = None;
         let missing = |id: &BaseId| self.bases.get(id).is_none();
-        let wanted = self.scheduler.iter().any(|(_, w)| missing(&w.base)) || !self.preloads.is_empty() || self.trainings.any_waits() || self.bases.any_sized();
+        let wanted = self.scheduler.iter().any(|(_, w)| missing(&w.base))
+            || !self.preloads.is_empty()
+            || self.trainings.any_waits()
+            || self.bases.any_sized();
         if !wanted {
             return;
         }

@@ -39,8 +39,15 @@ enum State {
     /// Its bytes are asked for.
     Sizing,
     /// It waits for room.
-    Sized { bytes: u64 },
-    Loading { bytes: u64, kv_bytes: u64, message: String, progress: f32 },
+    Sized {
+        bytes: u64,
+    },
+    Loading {
+        bytes: u64,
+        kv_bytes: u64,
+        message: String,
+        progress: f32,
+    },
     Ready(Box<Resident>),
 }
 

@@ -35,7 +35,11 @@ pub(super) enum Outcome {
     /// Not drawn yet.
     Open,
     /// A token; `complete`: the constraint allows nothing after it.
-    Token { id: u32, logprob: f32, complete: bool },
+    Token {
+        id: u32,
+        logprob: f32,
+        complete: bool,
+    },
     /// The constraint was finished before.
     Complete,
     Failed(EngineError),

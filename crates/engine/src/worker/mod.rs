@@ -381,7 +381,9 @@ impl Worker {
                 let place = places.entry(key.request).or_default();
                 *place = (place.0 + 1 + sequence.forks.len(), Some(id));
             }
-            if self.requests.is_empty() && (!resident.lane.running().is_empty() || resident.lane.pages().available() != resident.lane.pages().total()) {
+            if self.requests.is_empty()
+                && (!resident.lane.running().is_empty() || resident.lane.pages().available() != resident.lane.pages().total())
+            {
                 return Err(format!("{}: pages are held while nothing runs", id.0));
             }
         }

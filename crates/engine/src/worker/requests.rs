@@ -54,7 +54,8 @@ impl Request {
 
     fn cancellations(&self) -> impl Iterator<Item = u32> + '_ {
         // `swap` so that a cancellation is acted on once.
-        let flags = self.cancelled.iter().enumerate().filter(|(_, flag)| flag.load(Ordering::Relaxed) && flag.swap(false, Ordering::Relaxed));
+        let flags =
+            self.cancelled.iter().enumerate().filter(|(_, flag)| flag.load(Ordering::Relaxed) && flag.swap(false, Ordering::Relaxed));
         flags.map(|(sample, _)| sample as u32)
     }
 }

@@ -72,12 +72,7 @@ impl Worker {
             self.tokens.extend((start..end).map(|position| sequence.token(position)));
             let adapter: Option<&Adapter> = self.requests.get(grant.key.request).and_then(|r| r.pin.as_ref()).map(|pin| &***pin);
             assert_eq!(adapter.is_some(), sequence.adapter.is_some(), "a running sequence holds its adapter");
-            segments.push(Segment {
-                rows: first..self.tokens.len(),
-                start,
-                pages: &sequence.pages[..Sequence::pages_for(end)],
-                adapter,
-            });
+            segments.push(Segment { rows: first..self.tokens.len(), start, pages: &sequence.pages[..Sequence::pages_for(end)], adapter });
             if end == sequence.len() {
                 self.outputs.push(self.tokens.len() - 1);
             }

@@ -37,10 +37,10 @@ pub(super) fn environment(source: &str) -> Result<Environment<'static>, Error> {
         ValueKind::None => out.write_str("None").map_err(Error::from),
         _ => escape_formatter(out, state, value),
     });
+    // Prints everything that the template can see.
+    env.remove_global("debug");
     env.set_unknown_method_callback(method);
-    env.add_filter("tojson", |value: &Value, ensure_ascii: Option<bool>, kwargs: Kwargs| {
-        to_json(value, ensure_ascii, &kwargs)
-    });
+    env.add_filter("tojson", |value: &Value, ensure_ascii: Option<bool>, kwargs: Kwargs| to_json(value, ensure_ascii, &kwargs));
     env.add_filter("trim", |text: &str, chars: Option<&str>| strip(text, chars, Side::BOTH).to_owned());
     env.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message)))
@@ -96,9 +96,7 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
             Ok(Value::from(text.strip_suffix(suffix).unwrap_or(text)))
         }
         // Python splits at any run of its own white space.
-        "split" if args.is_empty() => {
-            Ok(text.split(is_py_space).filter(|word| !word.is_empty()).map(Value::from).collect())
-        }
+        "split" if args.is_empty() => Ok(text.split(is_py_space).filter(|word| !word.is_empty()).map(Value::from).collect()),
         "partition" | "rpartition" => {
             let (separator,): (&str,) = from_args(args)?;
             partition(text, separator, name == "rpartition")

@@ -1,4 +1,4 @@
-//! Runs one render on a thread of its own. The engine bounds steps and output but neither the nesting of values, which
+//! Runs one compilation or render on a thread of its own. The engine bounds steps and output but neither the nesting of values, which
 //! its recursions follow on the stack, nor the work hidden in one step (lists doubled sixty times are counted for
 //! centuries). So the stack is large enough for what the steps can nest, and the caller waits only so long.
 
@@ -24,7 +24,7 @@ const FINISHED: u8 = 2;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Hanging(Arc<AtomicUsize>);
 
-/// Runs `render`, which takes at most `max_steps` steps. The error says why there is no result.
+/// Runs `render` (or a compilation), which takes at most `max_steps` steps. The error says why there is no result.
 pub(super) fn isolated<T: Send + 'static>(
     hanging: &Hanging,
     max_steps: u64,

@@ -49,8 +49,7 @@ struct Added {
 
 impl TokenTable {
     pub(super) fn new(json: &[u8], library: &tokenizers::Tokenizer) -> Result<Self, FormatError> {
-        let head: Head =
-            serde_json::from_slice(json).map_err(|e| FormatError::invalid(FILE, "decoder", e.to_string()))?;
+        let head: Head = serde_json::from_slice(json).map_err(|e| FormatError::invalid(FILE, "decoder", e.to_string()))?;
         let decoder = Decoder::parse(&head.decoder)?;
         // The library numbers added tokens itself; where the file says otherwise, the model means other tokens.
         if let Some(wrong) = head.added_tokens.iter().find(|t| library.token_to_id(&t.content) != Some(t.id)) {

@@ -78,7 +78,8 @@ fn samples_are_values_of_the_schema() {
 #[test]
 fn masks_follow_the_value() {
     let (tokenizer, env) = env();
-    let mut constraint = Constraint::json_schema(&env, &json!({"type": "object", "properties": {}, "additionalProperties": false})).unwrap();
+    let mut constraint =
+        Constraint::json_schema(&env, &json!({"type": "object", "properties": {}, "additionalProperties": false})).unwrap();
     let open = u32::from(b'{');
     let first = allowed(&constraint.mask().unwrap());
     assert!(first.contains(&open) && !first.contains(&EOS) && !first.contains(&u32::from(b'[')), "{first:?}");
@@ -144,14 +145,11 @@ fn hostile_schemas_end_quickly() {
     let (_, env) = env();
     let many = json!({"enum": (0..3000).map(|i| format!("value {i}")).collect::<Vec<_>>()});
     let wide = json!({"type": "string", "minLength": 9_000, "maxLength": 10_000});
-    let bomb = (0..30).fold(json!({"type": "string"}), |inner, _| json!({"anyOf": [inner.clone(), {"type": "array", "items": inner}]}));
-    let bomb = if bomb.to_string().len() < 60_000 { bomb } else { json!({"type": "array", "minItems": 10_000}) };
+    let bomb = (0..8).fold(json!({"type": "string"}), |inner, _| json!({"anyOf": [inner.clone(), {"type": "array", "items": inner}]}));
     let repeat = json!({"type": "string", "pattern": "((a{1,1000}){1,1000}){1,1000}"});
     let looped = json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}});
     for schema in [many, wide, bomb, repeat, looped] {
-        let started = std::time::Instant::now();
-        let result = Constraint::json_schema(&env, &schema).and_then(|mut c| c.mask());
-        eprintln!("{:.60} {:?} {:?}", schema.to_string(), started.elapsed(), result.map(|_| ()));
+        let _ = Constraint::json_schema(&env, &schema).and_then(|mut constraint| constraint.mask());
     }
 }
 

@@ -127,10 +127,8 @@ fn wrong_tensors_are_named() {
             })
             .filter(|(n, ..)| !n.is_empty())
             .collect();
-        let list: Vec<TensorData<'_>> = parts
-            .iter()
-            .map(|(n, s, b)| TensorData { name: n.clone(), dtype: Dtype::F32, shape: s.clone(), bytes: b })
-            .collect();
+        let list: Vec<TensorData<'_>> =
+            parts.iter().map(|(n, s, b)| TensorData { name: n.clone(), dtype: Dtype::F32, shape: s.clone(), bytes: b }).collect();
         let mut out = Vec::new();
         write(&mut out, &list, &BTreeMap::new()).unwrap();
         Adapter::from_bytes(&config, &out, &base())

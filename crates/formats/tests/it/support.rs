@@ -61,17 +61,11 @@ pub fn noise(len: usize, seed: u32) -> Vec<u8> {
 
 /// A safetensors file of BF16 noise with these names and shapes.
 pub fn weights(tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
-    let data: Vec<Vec<u8>> =
-        tensors.iter().enumerate().map(|(i, (_, s))| noise(2 * s.iter().product::<usize>(), i as u32)).collect();
+    let data: Vec<Vec<u8>> = tensors.iter().enumerate().map(|(i, (_, s))| noise(2 * s.iter().product::<usize>(), i as u32)).collect();
     let list: Vec<TensorData<'_>> = tensors
         .iter()
         .zip(&data)
-        .map(|((name, shape), bytes)| TensorData {
-            name: name.clone(),
-            dtype: Dtype::BF16,
-            shape: shape.clone(),
-            bytes,
-        })
+        .map(|((name, shape), bytes)| TensorData { name: name.clone(), dtype: Dtype::BF16, shape: shape.clone(), bytes })
         .collect();
     let mut out = Vec::new();
     write(&mut out, &list, &BTreeMap::new()).unwrap();

@@ -102,11 +102,9 @@ fn the_source_comes_from_its_own_file_first() {
 #[test]
 fn a_prompt_is_split_from_its_response() {
     let question = ask("Name a colour");
-    for (name, response, expected) in [
-        ("llama3", "Blue", "Blue<|eot_id|>"),
-        ("chatml", " Blue\n", " Blue\n<|im_end|>\n"),
-        ("mistral", "Blue", " Blue</s>"),
-    ] {
+    for (name, response, expected) in
+        [("llama3", "Blue", "Blue<|eot_id|>"), ("chatml", " Blue\n", " Blue\n<|im_end|>\n"), ("mistral", "Blue", " Blue</s>")]
+    {
         let template = golden_template(name);
         let parts = template.prompt_parts(&question, response, &how(Ending::Closed));
         if name == "mistral" {
@@ -155,7 +153,6 @@ fn hostile_templates_are_stopped() {
         ("{{ 'x' * 100000000000 }}", "steps"),
         ("{{ range(1000000000) }}", "range"),
         ("{{ missing.field }}", "undefined"),
-        ("{% include 'other' %}", "other"),
         ("{{ messages[0].content.nope() }}", "nope"),
         ("{{ 1 | tojson(indent=1000) }}", "indent"),
         ("{{ strftime_now('%Q') }}", "%Q"),
@@ -167,23 +164,34 @@ fn hostile_templates_are_stopped() {
     ];
     for (source, part) in cases {
         let template = compile(source, &json!({})).unwrap();
-        eprintln!("{source}");
         refuses(template.render(&ask("x"), &how(Ending::Closed)), &[part]);
     }
-    let nested = format!("{}x{}", "{% if 1 %}".repeat(5000), "{% endif %}".repeat(5000));
-    for source in [nested.as_str(), &format!("{{{{ {} }}}}", "(".repeat(50_000)), &format!("{{{{ {}1 }}}}", "-".repeat(50_000)), "{{", "{% raise %}"] {
-        refuses(compile(source, &json!({})), &["does not compile"]);
+    for (source, part) in [
+        ("{{", "does not compile"),
+        ("{% raise %}", "does not compile"),
+        ("{% set n = namespace() %}{% set n.n = n %}{{ n }}", "the namespace n"),
+        ("{% include 'chat_template' %}", "include"),
+    ] {
+        refuses(compile(source, &json!({})), &[part]);
     }
-    let lines = format!("{{{{ {}1 }}}}", "1+".repeat(20_000));
-    if let Ok(template) = compile(&lines, &json!({})) {
-        let _ = template.render(&ask("x"), &how(Ending::Closed));
+    // Deep source: whether it compiles does not matter, that we come back does.
+    for source in [
+        format!("{}x{}", "{% if 1 %}".repeat(3000), "{% endif %}".repeat(3000)),
+        format!("{{{{ {} }}}}", "(".repeat(50_000)),
+        format!("{{{{ {}1 }}}}", "-".repeat(50_000)),
+        format!("{{{{ {}1 }}}}", "1+".repeat(20_000)),
+        format!("{{{{ {}x }}}}", "x.y+".repeat(20_000)),
+        format!("{{{{ x{} }}}}", ".x".repeat(50_000)),
+        format!("{{{{ x{} }}}}", "|e".repeat(50_000)),
+        format!("{{{{ {}1 }}}}", "x if y else ".repeat(10_000)),
+    ] {
+        let _ = compile(&source, &json!({})).and_then(|t| t.render(&ask("x"), &how(Ending::Closed)));
     }
 }
 
 #[test]
 fn long_honest_conversations_fit_the_limits() {
-    let turns: Vec<Message> =
-        (0..1000).map(|i| Message::new(["user", "assistant"][i % 2], &"word ".repeat(100))).collect();
+    let turns: Vec<Message> = (0..1000).map(|i| Message::new(["user", "assistant"][i % 2], &"word ".repeat(100))).collect();
     for name in ["llama3", "chatml", "reasoner", "mistral"] {
         let text = golden_template(name).render(&turns, &how(Ending::Closed)).unwrap();
         assert!(text.len() > 490_000, "{name}");

@@ -21,8 +21,7 @@ fn alphabet() -> Vec<char> {
 /// Byte-level BPE: token `b` is byte `b`, then a few merges, then added tokens.
 pub fn byte_level() -> Value {
     let letters = alphabet();
-    let mut vocab: serde_json::Map<String, Value> =
-        letters.iter().enumerate().map(|(i, c)| (c.to_string(), json!(i))).collect();
+    let mut vocab: serde_json::Map<String, Value> = letters.iter().enumerate().map(|(i, c)| (c.to_string(), json!(i))).collect();
     let merges = [["h", "e"], ["l", "l"], ["he", "ll"], ["hell", "o"], ["Ġ", "w"], ["ð", "Ł"]];
     for (i, [a, b]) in merges.iter().enumerate() {
         vocab.insert(format!("{a}{b}"), json!(256 + i));
@@ -175,7 +174,10 @@ fn tokenizers_that_cannot_be_followed_are_refused() {
         (json!({"decoder": null}), &["decoder", "none"]),
         (json!({"decoder": strip}), &["decoder", "Strip", "after Fuse"]),
         (json!({"decoder": regex}), &["decoder", "plain string"]),
-        (json!({"decoder": {"type": "Sequence", "decoders": [{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}, regex]}}), &["decoder"]),
+        (
+            json!({"decoder": {"type": "Sequence", "decoders": [{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}, regex]}}),
+            &["decoder"],
+        ),
         (json!({"model": {"type": "Nope"}}), &["loading failed"]),
         (json!({"added_tokens": far}), &["added_tokens", "<far>", "4000000000"]),
     ] {

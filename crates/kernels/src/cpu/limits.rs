@@ -101,8 +101,8 @@ fn xor_with(words: &[u64]) -> u64 {
 /// Runs the chains of one task; returns the multiply-adds done.
 fn chains(isa: Isa, precision: Precision) -> u64 {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: `Cpu` has checked the instruction set.
     match (isa, precision) {
+        // SAFETY: `Cpu` has checked the instruction set.
         (Isa::Avx512, Precision::F32) => return unsafe { x86::f32_512() },
         // SAFETY: as above.
         (Isa::Avx512, Precision::Bf16) => return unsafe { x86::bf16_512() },

@@ -3,8 +3,8 @@
 pub mod adamw;
 pub mod attention;
 pub mod linear;
-pub mod lora;
 pub mod logprob;
+pub mod lora;
 pub mod rmsnorm;
 pub mod rope;
 pub mod rows;

@@ -72,14 +72,14 @@ pub(crate) unsafe fn tile<S: Simd, E: Element, const R: usize, const C: usize>(
         // SAFETY: the caller's promise.
         unsafe {
             let mut vectors = [S::zero(); C];
-            for c in 0..C {
-                vectors[c] = E::load::<S>(b[c].add(i * b_step));
+            for (v, b) in vectors.iter_mut().zip(&b) {
+                *v = E::load::<S>(b.add(i * b_step));
             }
             let a_i = a.first.add(i * a.step);
-            for r in 0..R {
+            for (r, row) in acc.iter_mut().enumerate() {
                 let x = S::splat(*a_i.add(r * a.row));
-                for c in 0..C {
-                    acc[r][c] = S::fma(x, vectors[c], acc[r][c]);
+                for (sum, v) in row.iter_mut().zip(&vectors) {
+                    *sum = S::fma(x, *v, *sum);
                 }
             }
         }

@@ -7,7 +7,8 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 use tiger_store::{AccountRow, SESSION_TTL_S};
 use tiger_wire::{
-    AcceptInvitationRequest, CreateOwnerRequest, ErrorCode, ErrorEnvelope, ErrorType, InvitationResponse, SessionInfo, SignInRequest, SignOutResponse,
+    AcceptInvitationRequest, CreateOwnerRequest, ErrorCode, ErrorEnvelope, ErrorType, InvitationResponse, SessionInfo, SignInRequest,
+    SignOutResponse,
 };
 
 use crate::app::App;
@@ -110,7 +111,11 @@ pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Resp
         (status = 422, description = "Name or password is not acceptable", body = ErrorEnvelope),
     ),
 )]
-pub async fn create_owner(State(app): State<App>, headers: HeaderMap, ApiJson(request): ApiJson<CreateOwnerRequest>) -> Result<Response, ApiError> {
+pub async fn create_owner(
+    State(app): State<App>,
+    headers: HeaderMap,
+    ApiJson(request): ApiJson<CreateOwnerRequest>,
+) -> Result<Response, ApiError> {
     check_csrf(&headers)?;
     app.gate().sign_in("")?;
     let Some(token) = app.setup_token() else { return Err(tiger_store::Error::OwnerExists.into()) };

@@ -13,7 +13,8 @@ use tiger_model::Adapter;
 use tiger_store::{ModelPatch, ModelRow, NewModel, Sampling, StoredBlob, Weights};
 use tiger_wire::limits::{MAX_NAME_CHARS, MAX_RANK};
 use tiger_wire::{
-    CreateModelRequest, CreateStop, CreateUsage, DeleteModelResponse, ErrorEnvelope, ModelInfo, ModelStatus, PatchModelRequest, StopChunk, StopReason,
+    CreateModelRequest, CreateStop, CreateUsage, DeleteModelResponse, ErrorEnvelope, ModelInfo, ModelStatus, PatchModelRequest, StopChunk,
+    StopReason,
 };
 
 use super::InFlight;
@@ -256,7 +257,8 @@ impl Creation {
         };
         let rank = u32::try_from(row.rank).unwrap_or(DEFAULT_RANK);
         if request.rank.is_some_and(|asked| asked != rank) {
-            let message = format!("a copy of {} keeps its rank {rank}; leave `rank` out, or make a model from {}", row.name, row.base_model);
+            let message =
+                format!("a copy of {} keeps its rank {rank}; leave `rank` out, or make a model from {}", row.name, row.base_model);
             return Err(ApiError::invalid("rank", message));
         }
         Ok(Creation { rank, alpha: request.alpha.unwrap_or(row.alpha), seed })

@@ -7,7 +7,8 @@ use axum::{Extension, Json};
 use tiger_store::{BeginTrain, Begun, ModelRow, NewSample, StoredAnswer, sha256_hex};
 use tiger_wire::limits::{IDEMPOTENCY_KEY_HEADER, IDEMPOTENT_REPLAYED_HEADER, MAX_RESPONSES, MAX_TRAIN_STEPS};
 use tiger_wire::{
-    Baseline, ErrorCode, ErrorEnvelope, ErrorType, StopChunk, StopReason, TrainGroup, TrainRequest, TrainResponse, TrainStop, TrainedResponse,
+    Baseline, ErrorCode, ErrorEnvelope, ErrorType, StopChunk, StopReason, TrainGroup, TrainRequest, TrainResponse, TrainStop,
+    TrainedResponse,
 };
 
 use super::InFlight;
@@ -67,7 +68,8 @@ pub async fn train(
                 Start::Fresh(fresh) => Ok((task.run(fresh, None).await?, false)),
             }
         };
-        let outcome: Result<(TrainResponse, bool), ApiError> = tokio::time::timeout(limit, work).await.map_err(|_| too_long(limit.as_secs()))?;
+        let outcome: Result<(TrainResponse, bool), ApiError> =
+            tokio::time::timeout(limit, work).await.map_err(|_| too_long(limit.as_secs()))?;
         let (answer, replayed) = outcome?;
         return Ok(mark_replay(Json(answer).into_response(), replayed));
     }
@@ -132,7 +134,11 @@ impl Task {
         let row = &self.own.row;
         let samples = resolve(&self.app, self.caller, row, (&self.groups, self.request.batch.is_some())).await?;
         let (groups, now) = (self.groups.clone(), self.app.config().clock.unix_s());
-        let limits = Limits { context: base.facts()?.architecture.context_length, tokens: self.app.limits().train_tokens, batch: self.request.batch.is_some() };
+        let limits = Limits {
+            context: base.facts()?.architecture.context_length,
+            tokens: self.app.limits().train_tokens,
+            batch: self.request.batch.is_some(),
+        };
         let key = row.key;
         let encoded = prompt::blocking(front, move |front| encode(front, &groups, samples, now, &limits, key)).await?;
         let seed = match self.request.seed {
@@ -194,7 +200,9 @@ fn groups(app: &App, request: &TrainRequest) -> Result<Vec<TrainGroup>, ApiError
     let groups = match (&request.messages, &request.responses, &request.batch) {
         (Some(messages), Some(responses), None) => vec![TrainGroup { messages: messages.clone(), responses: responses.clone() }],
         (None, None, Some(batch)) => batch.clone(),
-        (_, _, Some(_)) => return Err(ApiError::invalid("batch", "`batch` takes the place of `messages` and `responses`; send one or the other")),
+        (_, _, Some(_)) => {
+            return Err(ApiError::invalid("batch", "`batch` takes the place of `messages` and `responses`; send one or the other"));
+        }
         (None, _, None) => return Err(ApiError::invalid("messages", "`messages` is missing")),
         (_, None, None) => return Err(ApiError::invalid("responses", "`responses` is missing")),
     };
@@ -225,7 +233,9 @@ fn path(batch: bool, index: usize, field: &str) -> String {
 fn check_response(response: &TrainedResponse, path: &str) -> Result<(), ApiError> {
     check_range(&format!("{path}.reward"), Some(response.reward), (-REWARD, REWARD), false)?;
     match (&response.content, &response.response_id) {
-        (Some(content), None) if content.is_empty() => Err(ApiError::invalid(format!("{path}.content"), "the response is empty; leave it out or give it text")),
+        (Some(content), None) if content.is_empty() => {
+            Err(ApiError::invalid(format!("{path}.content"), "the response is empty; leave it out or give it text"))
+        }
         (Some(_), None) | (None, Some(_)) => Ok(()),
         (Some(_), Some(_)) => Err(ApiError::invalid(path, "a response has either `content` or `response_id`, not both")),
         (None, None) => Err(ApiError::invalid(path, "a response needs `content` (a text) or `response_id` (from a generate answer)")),
@@ -247,11 +257,15 @@ async fn resolve(app: &App, caller: Caller, row: &ModelRow, (groups, batch): (&[
             let param = format!("{}[{at}].response_id", path(batch, index, "responses"));
             let found = app.store().sample(caller.account, id).await?.map(|found| found.sample);
             let Some(sample) = found else {
-                let message = format!("`{param}`: {} is unknown or older than 24 hours; generate again, or give the text as `content`", quoted(id));
+                let message =
+                    format!("`{param}`: {} is unknown or older than 24 hours; generate again, or give the text as `content`", quoted(id));
                 return Err(ApiError::refused(ErrorCode::UnknownResponse, param, message));
             };
             if sample.base_model != row.base_model {
-                let message = format!("`{param}` was sampled from {}, this model is made from {}; give the text as `content`", sample.base_model, row.base_model);
+                let message = format!(
+                    "`{param}` was sampled from {}, this model is made from {}; give the text as `content`",
+                    sample.base_model, row.base_model
+                );
                 return Err(ApiError::refused(ErrorCode::UnknownResponse, param, message));
             }
             samples.push(Some(sample));
@@ -288,13 +302,15 @@ fn encode(
                 Some(sample) => recorded(sample, &sha256, model, &param)?,
                 None => {
                     let content = response.content.as_deref().unwrap_or_default();
-                    let tokens = prompt::encode_response(front, &group.messages, content, now).map_err(|error| error.param(param.as_str()))?;
+                    let tokens =
+                        prompt::encode_response(front, &group.messages, content, now).map_err(|error| error.param(param.as_str()))?;
                     (tokens, None)
                 }
             };
             let length = prompt.len() + tokens.len();
             if length > limits.context {
-                let message = format!("`{param}`: messages and response have {length} tokens together; the model's context has {}", limits.context);
+                let message =
+                    format!("`{param}`: messages and response have {length} tokens together; the model's context has {}", limits.context);
                 return Err(ApiError::refused(ErrorCode::ContextLengthExceeded, param, message));
             }
             if tokens.is_empty() {
@@ -320,7 +336,8 @@ fn recorded(
     param: &str,
 ) -> Result<(Vec<u32>, Option<JobRecorded>), ApiError> {
     if sample.prompt_sha256 != prompt {
-        let message = format!("`{param}.response_id` was sampled for other messages; send the messages it answered, or give its text as `content`");
+        let message =
+            format!("`{param}.response_id` was sampled for other messages; send the messages it answered, or give its text as `content`");
         return Err(ApiError::refused(ErrorCode::UnknownResponse, format!("{param}.response_id"), message));
     }
     let revision = training::same_model_revision(model, sample.model, sample.revision);

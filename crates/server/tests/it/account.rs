@@ -98,7 +98,9 @@ async fn signing_in_out_and_inviting() {
     let (guest, accepted) = Page::enter(&server, "/api/accounts", accept.clone()).await;
     assert_eq!((accepted.status, accepted.body["owner"].as_bool()), (201, Some(false)), "{}", accepted.body);
     assert_eq!(guest.send(Method::POST, "/api/invitations", None).await.error(), (403, "forbidden", None));
-    let (_, twice) = Page::enter(&server, "/api/accounts", json!({"invitation": invitation.body["invitation"], "name": "eve", "password": PASSWORD})).await;
+    let (_, twice) =
+        Page::enter(&server, "/api/accounts", json!({"invitation": invitation.body["invitation"], "name": "eve", "password": PASSWORD}))
+            .await;
     assert_eq!(twice.error().0, 403);
 }
 

@@ -148,7 +148,10 @@ async fn a_thought_is_reasoning_and_not_content() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_carry_the_same_chunks() {
     let server = Server::start().await;
-    let request = server.request(Method::POST, "/v1/generate_response").header("accept", "text/event-stream").json(&request(&json!({"stream": true})));
+    let request = server
+        .request(Method::POST, "/v1/generate_response")
+        .header("accept", "text/event-stream")
+        .json(&request(&json!({"stream": true})));
     let response = request.send().await.expect("answer");
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let text = response.text().await.expect("body");
@@ -171,8 +174,14 @@ async fn what_is_wrong_is_named() {
         (json!({"messages": [{"role": "robot", "content": ""}]}), (422, "invalid_parameter", Some("messages[0].role"))),
         (json!({"messages": [{"role": "user"}]}), (422, "invalid_parameter", Some("messages[0].content"))),
         (json!({"messages": [{"role": "system", "content": "x"}]}), (422, "invalid_messages", Some("messages"))),
-        (json!({"messages": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]}), (422, "invalid_messages", Some("messages[1].role"))),
-        (json!({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}), (422, "invalid_messages", Some("messages"))),
+        (
+            json!({"messages": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]}),
+            (422, "invalid_messages", Some("messages[1].role")),
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}),
+            (422, "invalid_messages", Some("messages")),
+        ),
         (json!({"messages": user(&long)}), (422, "context_length_exceeded", Some("messages"))),
         (json!({"temperature": 2.1}), (422, "invalid_parameter", Some("temperature"))),
         (json!({"temperature": -0.1}), (422, "invalid_parameter", Some("temperature"))),
@@ -193,7 +202,9 @@ async fn what_is_wrong_is_named() {
     }
     let command = server.post("/v1/generate_response", &request(&json!({"model": "DeepSeek-R1-8b"}))).await;
     assert!(command.body["error"]["message"].as_str().is_some_and(|m| m.contains("tiger pull DeepSeek-R1-8b")), "{}", command.body);
-    let turns = server.post("/v1/generate_response", &request(&json!({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}))).await;
+    let turns = server
+        .post("/v1/generate_response", &request(&json!({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]})))
+        .await;
     assert!(turns.body["error"]["message"].as_str().is_some_and(|m| m.contains("take turns")), "{}", turns.body);
 }
 

@@ -22,7 +22,18 @@ impl Dice {
     }
 
     fn value(&mut self, depth: usize) -> Value {
-        const STRINGS: [&str; 10] = ["", "x", "Tiny", "user", "<|end|><|assistant|>", "\u{0}\u{202e}\u{feff}", "{{ messages }}", "日本語 🙂", "../../etc", "' OR 1=1 --"];
+        const STRINGS: [&str; 10] = [
+            "",
+            "x",
+            "Tiny",
+            "user",
+            "<|end|><|assistant|>",
+            "\u{0}\u{202e}\u{feff}",
+            "{{ messages }}",
+            "日本語 🙂",
+            "../../etc",
+            "' OR 1=1 --",
+        ];
         match self.below(if depth == 0 { 7 } else { 10 }) {
             0 => Value::Null,
             1 => json!(self.below(2) == 0),
@@ -41,16 +52,40 @@ impl Dice {
     fn body(&mut self, path: &str) -> Value {
         let mut body = match path {
             "/v1/generate_response" => json!({"model": "Tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}),
-            "/v1/train" => json!({"model": "mine", "messages": [{"role": "user", "content": "a"}], "responses": [{"content": "b", "reward": 1}], "dry_run": true}),
+            "/v1/train" => {
+                json!({"model": "mine", "messages": [{"role": "user", "content": "a"}], "responses": [{"content": "b", "reward": 1}], "dry_run": true})
+            }
             "/v1/models/mine/rollback" => json!({"revision": 0}),
             "/v1/models" => json!({"name": "Tiny", "description": "", "parent_model": "Tiny"}),
-            _ => json!({"name": "ada", "password": "guess guess", "token": "x", "invitation": "y"}),
+            "/api/session" => json!({"name": "ada", "password": "guess guess"}),
+            "/api/owner" => json!({"name": "ada", "password": "guess guess", "token": "x"}),
+            _ => json!({"description": "x"}),
         };
         const FIELDS: [&str; 22] = [
-            "model", "messages", "stream", "temperature", "top_p", "top_k", "min_p", "max_tokens", "stop", "seed", "n", "logprobs", "response_format",
-            "responses", "batch", "steps", "baseline", "if_revision", "name", "rank", "alpha", "unknown",
+            "model",
+            "messages",
+            "stream",
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "max_tokens",
+            "stop",
+            "seed",
+            "n",
+            "logprobs",
+            "response_format",
+            "responses",
+            "batch",
+            "steps",
+            "baseline",
+            "if_revision",
+            "name",
+            "rank",
+            "alpha",
+            "unknown",
         ];
-        for _ in 0..1 + self.below(3) {
+        for _ in 0..self.below(4) {
             let value = if self.below(3) == 0 { json!([{"role": self.value(0), "content": self.value(1)}]) } else { self.value(3) };
             body[*self.pick(&FIELDS)] = value;
         }
@@ -94,13 +129,21 @@ async fn no_request_is_answered_with_a_500() {
         let (method, path) = *dice.pick(&PATHS);
         let body = dice.body(path);
         let bytes = dice.bytes(&body);
-        let request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {}", server.key)).header("x-tiger-csrf", "1");
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {}", server.key))
+            .header("x-tiger-csrf", "1");
         let request = request.body(Body::from(bytes.clone())).expect("request");
         let response = router.clone().oneshot(request).await.expect("answer");
         let status = response.status().as_u16();
         let text = axum::body::to_bytes(response.into_body(), 1 << 24).await.expect("body");
         let shown = String::from_utf8_lossy(&bytes).chars().take(400).collect::<String>();
-        assert!(status != 500 && !text.windows(14).any(|w| w == b"internal_error"), "request {number}: {method} {path} {shown}: {}", String::from_utf8_lossy(&text));
+        assert!(
+            status != 500 && !text.windows(14).any(|w| w == b"internal_error"),
+            "request {number}: {method} {path} {shown}: {}",
+            String::from_utf8_lossy(&text)
+        );
         *seen.entry(status).or_insert(0) += 1;
     }
     for status in [200, 400, 403, 404, 409, 422, 429] {

@@ -24,7 +24,8 @@ async fn bases_come_first_then_the_newest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_is_made_read_changed_and_deleted() {
     let server = Server::start().await;
-    let body = json!({"name": "My Custom/Model".replace('/', " "), "description": "d", "parent_model": "tiny", "temperature": 0.2, "seed": 3});
+    let body =
+        json!({"name": "My Custom/Model".replace('/', " "), "description": "d", "parent_model": "tiny", "temperature": 0.2, "seed": 3});
     let made = server.post("/v1/models", &body).await;
     assert_eq!(made.status, 201, "{}", made.body);
     let info = &made.body;
@@ -155,7 +156,11 @@ async fn nobody_sees_anothers_models() {
             (Method::GET, format!("/v1/models/{name}/revisions"), None),
             (Method::POST, format!("/v1/models/{name}/rollback"), Some(json!({"revision": 0}))),
             (Method::POST, "/v1/generate_response".to_owned(), Some(json!({"model": name, "messages": user("hello")}))),
-            (Method::POST, "/v1/train".to_owned(), Some(json!({"model": name, "messages": user("a"), "responses": [{"content": "b", "reward": 1}]}))),
+            (
+                Method::POST,
+                "/v1/train".to_owned(),
+                Some(json!({"model": name, "messages": user("a"), "responses": [{"content": "b", "reward": 1}]})),
+            ),
             (Method::POST, "/v1/models".to_owned(), Some(json!({"name": "copy", "description": "", "parent_model": name}))),
         ]
     };

@@ -103,7 +103,12 @@ fn calls(token: &str) -> Vec<Call> {
         call(get.clone(), "/v1/models/{id}", "/v1/models/absent", None),
         call(patch.clone(), "/v1/models/{id}", "/v1/models/mine", Some(json!({"description": "x"}))),
         call(patch, "/v1/models/{id}", "/v1/models/Tiny", Some(json!({"description": "x"}))),
-        call(post.clone(), "/v1/generate_response", "/v1/generate_response", Some(json!({"model": "mine", "messages": user("a"), "max_tokens": 4, "n": 2, "logprobs": true}))),
+        call(
+            post.clone(),
+            "/v1/generate_response",
+            "/v1/generate_response",
+            Some(json!({"model": "mine", "messages": user("a"), "max_tokens": 4, "n": 2, "logprobs": true})),
+        ),
         call(post.clone(), "/v1/generate_response", "/v1/generate_response", Some(json!({"model": "Llama-3.1-8b", "messages": user("a")}))),
         call(post.clone(), "/v1/train", "/v1/train", Some(train("mine"))),
         call(post.clone(), "/v1/train", "/v1/train", Some(train("Tiny"))),

@@ -51,10 +51,12 @@ async fn rewards_move_probabilities_and_the_revision_by_one() {
 async fn what_was_sampled_is_what_is_trained() {
     let server = Server::start().await;
     server.make("mine").await;
-    let ask = json!({"model": "mine", "messages": user("hello"), "n": 4, "max_tokens": 12, "seed": 3, "temperature": 1.0, "logprobs": true});
+    let ask =
+        json!({"model": "mine", "messages": user("hello"), "n": 4, "max_tokens": 12, "seed": 3, "temperature": 1.0, "logprobs": true});
     let sampled = server.post("/v1/generate_response", &ask).await.body;
     let responses = sampled["responses"].as_array().expect("responses");
-    let rated: Vec<Value> = responses.iter().zip([1.0, 0.0, 0.5, -1.0]).map(|(r, reward)| json!({"response_id": r["response_id"], "reward": reward})).collect();
+    let rated: Vec<Value> =
+        responses.iter().zip([1.0, 0.0, 0.5, -1.0]).map(|(r, reward)| json!({"response_id": r["response_id"], "reward": reward})).collect();
     let answer = server.post("/v1/train", &texts(&json!({"responses": rated}))).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     for (trained, sampled) in answer.body["responses"].as_array().expect("responses").iter().zip(responses) {
@@ -96,7 +98,12 @@ async fn equal_rewards_change_nothing() {
     server.make("mine").await;
     let equal = json!({"responses": [{"content": "well", "reward": 0.5}, {"content": "hell", "reward": 0.5}]});
     let answer = server.post("/v1/train", &texts(&equal)).await;
-    assert_eq!((answer.status, answer.body["updated"].as_bool(), answer.body["revision"].as_u64()), (200, Some(false), Some(0)), "{}", answer.body);
+    assert_eq!(
+        (answer.status, answer.body["updated"].as_bool(), answer.body["revision"].as_u64()),
+        (200, Some(false), Some(0)),
+        "{}",
+        answer.body
+    );
     assert_eq!(answer.body["reason"], "zero_advantage");
     let dry = server.post("/v1/train", &texts(&json!({"dry_run": true}))).await;
     assert_eq!((dry.status, dry.body["updated"].as_bool(), dry.body["revision"].as_u64()), (200, Some(false), Some(0)), "{}", dry.body);
@@ -109,9 +116,14 @@ async fn a_training_is_streamed() {
     server.make("mine").await;
     let chunks = server.stream("/v1/train", &texts(&json!({"stream": true, "steps": 3, "target_kl": 100.0}))).await;
     let (last, before) = chunks.split_last().expect("chunks");
-    assert_eq!((last["type"].as_str(), last["stop_reason"].as_str(), last["revision"].as_u64()), (Some("stop"), Some("end_turn"), Some(1)), "{last}");
+    assert_eq!(
+        (last["type"].as_str(), last["stop_reason"].as_str(), last["revision"].as_u64()),
+        (Some("stop"), Some("end_turn"), Some(1)),
+        "{last}"
+    );
     assert!(before.iter().all(|chunk| ["info", "progress"].contains(&chunk["type"].as_str().unwrap_or_default())));
-    let steps: Vec<u64> = before.iter().filter(|chunk| chunk["metrics"]["loss"].is_number()).filter_map(|chunk| chunk["step"].as_u64()).collect();
+    let steps: Vec<u64> =
+        before.iter().filter(|chunk| chunk["metrics"]["loss"].is_number()).filter_map(|chunk| chunk["step"].as_u64()).collect();
     assert_eq!(steps, [1, 2, 3]);
     assert!(before.iter().filter(|chunk| chunk["type"] == "progress").all(|chunk| chunk["metrics"].is_object() && chunk["steps"] == 3));
 }
@@ -150,7 +162,8 @@ async fn trainings_of_one_model_run_one_after_the_other() {
     server.make("mine").await;
     let body = texts(&json!({}));
     let six = futures::future::join_all((0..6).map(|_| server.post("/v1/train", &body))).await;
-    let mut revisions: Vec<u64> = six.iter().map(|answer| answer.body["revision"].as_u64().unwrap_or_else(|| panic!("{}", answer.body))).collect();
+    let mut revisions: Vec<u64> =
+        six.iter().map(|answer| answer.body["revision"].as_u64().unwrap_or_else(|| panic!("{}", answer.body))).collect();
     revisions.sort_unstable();
     assert_eq!(revisions, [1, 2, 3, 4, 5, 6]);
     let stale = server.post("/v1/train", &texts(&json!({"if_revision": 2}))).await;
@@ -176,7 +189,10 @@ async fn rolling_back_gives_the_old_answers() {
     assert_eq!(text(server.post("/v1/generate_response", &ask).await), before);
     let revisions = server.get("/v1/models/mine/revisions").await.body;
     assert_eq!((revisions[0]["revision"].as_u64(), revisions[0]["rolled_back_to"].as_u64()), (Some(5), Some(0)));
-    assert_eq!(server.post("/v1/models/mine/rollback", &json!({"revision": 99})).await.error(), (422, "invalid_parameter", Some("revision")));
+    assert_eq!(
+        server.post("/v1/models/mine/rollback", &json!({"revision": 99})).await.error(),
+        (422, "invalid_parameter", Some("revision"))
+    );
     assert_eq!(server.post("/v1/models/tiny/rollback", &json!({"revision": 0})).await.error().0, 403);
 }
 

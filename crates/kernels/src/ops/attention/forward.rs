@@ -214,14 +214,14 @@ unsafe fn score<S: Simd, E: Element, const R: usize, const C: usize>(task: &Task
         let scores = base.add(scratch.scores);
         while done + C <= pages.len() {
             let mut b = [task.k.as_ptr(); C];
-            for c in 0..C {
-                b[c] = b[c].add(pages[done + c].0 as usize * task.shape.page_elements());
+            for (b, page) in b.iter_mut().zip(&pages[done..]) {
+                *b = b.add(page.0 as usize * task.shape.page_elements());
             }
             let mut acc = [[S::zero(); C]; R];
             tile::<S, E, R, C>(&mut acc, d, a, b, PAGE_TOKENS);
-            for r in 0..R {
-                for c in 0..C {
-                    S::store(scores.add(r * BLOCK_TOKENS + (done + c) * PAGE_TOKENS), acc[r][c]);
+            for (r, row) in acc.iter().enumerate() {
+                for (c, v) in row.iter().enumerate() {
+                    S::store(scores.add(r * BLOCK_TOKENS + (done + c) * PAGE_TOKENS), *v);
                 }
             }
             done += C;
@@ -230,8 +230,8 @@ unsafe fn score<S: Simd, E: Element, const R: usize, const C: usize>(task: &Task
             let mut acc = [[S::zero(); 1]; R];
             let b = task.k.as_ptr().add(page.0 as usize * task.shape.page_elements());
             tile::<S, E, R, 1>(&mut acc, d, a, [b], PAGE_TOKENS);
-            for r in 0..R {
-                S::store(scores.add(r * BLOCK_TOKENS + i * PAGE_TOKENS), acc[r][0]);
+            for (r, row) in acc.iter().enumerate() {
+                S::store(scores.add(r * BLOCK_TOKENS + i * PAGE_TOKENS), row[0]);
             }
         }
     }
@@ -314,14 +314,14 @@ unsafe fn weigh_columns<S: Simd, E: Element, const R: usize, const C: usize>(
             let a = Broadcast { first: probabilities.add(key), row: BLOCK_TOKENS, step: 1 };
             tile::<S, E, R, C>(&mut acc, PAGE_TOKENS.min(shared - key), a, columns(key), padded);
         }
-        for r in 0..R {
-            let mut row = [acc[r]];
+        for (r, row) in acc.into_iter().enumerate() {
+            let mut row = [row];
             for key in shared..at.counts[r] {
                 let a = Broadcast { first: probabilities.add(r * BLOCK_TOKENS + key), row: 0, step: 0 };
                 tile::<S, E, 1, C>(&mut row, 1, a, columns(key), padded);
             }
-            for c in 0..C {
-                S::store(base.add(scratch.block + r * padded + (vector + c) * LANES), row[0][c]);
+            for (c, v) in row[0].iter().enumerate() {
+                S::store(base.add(scratch.block + r * padded + (vector + c) * LANES), *v);
             }
         }
     }

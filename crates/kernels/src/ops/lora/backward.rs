@@ -155,15 +155,15 @@ unsafe fn accumulate_kernel<S: Simd>(left: &[f32], left_stride: usize, strip: &[
                     let b = std::array::from_fn(|c| strip.as_ptr().wrapping_add(column + c * LANES));
                     let place = sums.as_mut_ptr().add(first * COLUMNS + column);
                     let mut acc = [[S::zero(); C]; R];
-                    for r in 0..R {
-                        for c in 0..C {
-                            acc[r][c] = S::load(place.add(r * COLUMNS + c * LANES));
+                    for (r, row) in acc.iter_mut().enumerate() {
+                        for (c, v) in row.iter_mut().enumerate() {
+                            *v = S::load(place.add(r * COLUMNS + c * LANES));
                         }
                     }
                     tile::<S, f32, R, C>(&mut acc, steps, a, b, COLUMNS);
-                    for r in 0..R {
-                        for c in 0..C {
-                            S::store(place.add(r * COLUMNS + c * LANES), acc[r][c]);
+                    for (r, row) in acc.iter().enumerate() {
+                        for (c, v) in row.iter().enumerate() {
+                            S::store(place.add(r * COLUMNS + c * LANES), *v);
                         }
                     }
                 }

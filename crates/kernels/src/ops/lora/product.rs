@@ -117,12 +117,12 @@ unsafe fn product_tile<S: Simd, const R: usize, const C: usize>(
         let mut acc = [[S::zero(); C]; R];
         tile::<S, f32, R, C>(&mut acc, p.steps, a, b, b_step);
         let scale = S::splat(p.scale);
-        for r in 0..R {
-            for c in 0..C {
+        for (r, row) in acc.iter().enumerate() {
+            for (c, sum) in row.iter().enumerate() {
                 let place = out.data.at((first + r) * out.stride + out.column + column + c * LANES);
                 let value = match p.epilogue {
-                    Epilogue::Store => S::mul(acc[r][c], scale),
-                    Epilogue::Add => S::fma(acc[r][c], scale, S::load_n(place, lanes)),
+                    Epilogue::Store => S::mul(*sum, scale),
+                    Epilogue::Add => S::fma(*sum, scale, S::load_n(place, lanes)),
                 };
                 S::store_n(place, value, lanes);
             }

@@ -1,0 +1,116 @@
+//! `tiger models`: list, show, create, remove, roll back, over the API.
+
+use tiger_wire::{CreateModelRequest, ModelInfo, ModelStatus};
+
+use crate::args::{Global, Models};
+use crate::failure::Failure;
+use crate::table::Table;
+use crate::{home, output};
+
+/// Runs one of the model commands.
+pub async fn run(global: &Global, command: Models) -> Result<(), Failure> {
+    let client = home::client(global)?;
+    match command {
+        Models::Ls => {
+            let models = client.models().await?;
+            if global.json {
+                return output::json(&models);
+            }
+            print!("{}", list(&models));
+            Ok(())
+        }
+        Models::Show { model, revisions } => {
+            let info = client.model(&model).await?;
+            let history = if revisions { Some(client.revisions(&info.id).await?) } else { None };
+            if global.json {
+                return match history {
+                    Some(history) => output::json(&serde_json::json!({"model": info, "revisions": history})),
+                    None => output::json(&info),
+                };
+            }
+            show(&info)?;
+            for revision in history.into_iter().flatten() {
+                println!("revision {:<5} {}  {}", revision.revision, output::time(revision.created), summary(revision.metrics.as_ref()));
+            }
+            Ok(())
+        }
+        Models::Create { name, parent, description, rank, alpha, dropout, learning_rate, seed } => {
+            let request = CreateModelRequest {
+                name,
+                description,
+                parent_model: parent,
+                rank,
+                alpha,
+                dropout,
+                learning_rate,
+                seed,
+                ..Default::default()
+            };
+            let info = client.create(&request).await?;
+            if global.json {
+                return output::json(&info);
+            }
+            println!("{}", info.id);
+            Ok(())
+        }
+        Models::Rm { model } => {
+            let gone = client.delete(&model).await?;
+            if global.json {
+                return output::json(&gone);
+            }
+            eprintln!("{}: {}", gone.id, gone.message);
+            Ok(())
+        }
+        Models::Rollback { model, revision } => {
+            let info = client.rollback(&model, revision).await?;
+            if global.json {
+                return output::json(&info);
+            }
+            eprintln!("{} has revision {revision}'s weights again, as revision {}", info.id, info.revision.unwrap_or(0));
+            Ok(())
+        }
+    }
+}
+
+fn list(models: &[ModelInfo]) -> Table {
+    let mut table = Table::new(&["ID", "NAME", "PARENT", "REVISION", "STATUS", "PARAMETERS", "SIZE"]);
+    for model in models {
+        let parameters = model.parameters.map_or_else(String::new, |p| format!("{:.1} M", p as f64 / 1e6));
+        table.row([
+            model.id.clone(),
+            model.name.clone(),
+            model.parent_model.clone().unwrap_or_default(),
+            model.revision.map_or_else(String::new, |r| r.to_string()),
+            status(model.status).to_owned(),
+            parameters,
+            model.size_bytes.map_or_else(String::new, output::bytes),
+        ]);
+    }
+    table
+}
+
+fn status(status: ModelStatus) -> &'static str {
+    match status {
+        ModelStatus::Ready => "ready",
+        ModelStatus::Loading => "loading",
+        ModelStatus::NotDownloaded => "not downloaded",
+        ModelStatus::Training => "training",
+    }
+}
+
+fn show(info: &ModelInfo) -> Result<(), Failure> {
+    let value = serde_json::to_value(info).map_err(|e| Failure::because("cannot show the model", e))?;
+    for (key, value) in value.as_object().into_iter().flatten() {
+        match value {
+            serde_json::Value::String(text) => println!("{key:<16} {text}"),
+            other => println!("{key:<16} {other}"),
+        }
+    }
+    Ok(())
+}
+
+fn summary(metrics: Option<&serde_json::Value>) -> String {
+    let number = |path: &str| metrics.and_then(|m| m.pointer(path)).and_then(serde_json::Value::as_f64);
+    let parts = [("/reward/mean", "reward"), ("/loss", "loss"), ("/kl_parent", "kl"), ("/grad_norm", "grad norm")];
+    parts.iter().filter_map(|(path, name)| number(path).map(|x| format!("{name} {x:.4}"))).collect::<Vec<_>>().join("  ")
+}

@@ -1,0 +1,71 @@
+//! `tiger serve`: puts store, engine and server together on one socket, until a signal says stop.
+
+use std::path::Path;
+
+use tiger_server::{App, BaseFolder, Config, serve};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{Global, LogFormat, Serve};
+use crate::failure::{CONFLICT, Failure};
+use crate::{builtin, home};
+
+/// Serves until SIGTERM or Ctrl-C, then drains.
+pub async fn run(global: &Global, args: Serve) -> Result<(), Failure> {
+    log(args.log_format);
+    let data_dir = home::data_dir(global)?;
+    let mut config = Config::new(&data_dir);
+    config.builtin = Some(builtin::folder(&data_dir)?);
+    config.model_dirs = args.model_dir.iter().map(|dir| operator_folder(dir)).collect::<Result<_, _>>()?;
+    config.default_model = args.default_model;
+    config.preload = args.preload;
+    config.precision = args.precision.into();
+    config.engine = home::engine_config(args.threads, args.memory)?;
+    config.secure_cookies = args.secure_cookies;
+    let listener = TcpListener::bind((args.host, args.port)).await.map_err(|e| Failure {
+        code: CONFLICT,
+        ..Failure::because(
+            format!("cannot listen on {}:{} (is another server running? --port 0 picks a free port)", args.host, args.port),
+            e,
+        )
+    })?;
+    let address = listener.local_addr().map_err(|e| Failure::because("cannot read the listening address", e))?;
+    let app = App::open(config).await?;
+    let has_keys = app.store().has_owner().await?;
+    // Before the line that scripts wait for: once it is printed, a signal is always answered by a drain.
+    let stop = stop_signal()?;
+    eprintln!("listening on http://{address}");
+    if !has_keys {
+        eprintln!("no API key yet: make one with `tiger keys create NAME --data-dir {}`", data_dir.display());
+    }
+    serve(listener, app, stop).await?;
+    Ok(())
+}
+
+fn operator_folder(dir: &Path) -> Result<BaseFolder, Failure> {
+    let dir = dir.canonicalize().map_err(|e| Failure::because(format!("--model-dir {}", dir.display()), e))?;
+    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(BaseFolder { name, description: String::new(), dir })
+}
+
+fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::because("cannot wait for SIGTERM", e))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::because("cannot wait for SIGINT", e))?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Structured logs on standard error; never prompts or keys, which nothing below hands to the log.
+fn log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TIGER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,tiger_server=info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
