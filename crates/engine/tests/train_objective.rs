@@ -1,5 +1,7 @@
 //! The formulas of training, on explicit logits in f64: properties, finite differences, PyTorch's numbers.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is the report")]
+
 use tiger_engine::train::objective::{
     Fade, Plan, Planned, Potential, Sampled, advantages, argument, default_learning_rate, k3, potential, summarize, token_loss,
 };

@@ -1,5 +1,7 @@
 //! Whole training calls on the tiny golden Llama: what changes, what must not, and PyTorch's ten steps.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is the report")]
+
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
@@ -470,7 +472,7 @@ fn repeated_punishment_does_not_destroy_the_model() {
     let prompt = vec![3, 14, 15, 9];
     let tokens = vec![26, 5, 35, 8];
     let whole = [prompt.clone(), tokens.clone()].concat();
-    let scores = |adapter: &Adapter, workspace: &mut Workspace| {
+    let scores = |adapter: &Adapter, workspace: &mut Workspace| -> (TrainBatch, Saved, Vec<RowScore>) {
         let mut batch = batch(&whole);
         batch.targets.drain(..prompt.len() - 1);
         let pass = TrainPass { model: model(), cpu: cpu(), batch: &batch, adapter: Some(adapter), dropout: None };

@@ -113,14 +113,14 @@ impl Checkpoint {
         }
         // Older files say nothing of tying; then the head's absence says it.
         config.architecture.tied = config.declared_tied.unwrap_or(!places.contains_key(HEAD));
-        let (labels, shards) = shards.into_iter().unzip();
+        let (labels, shards): (Vec<_>, Vec<_>) = shards.into_iter().unzip();
         let checkpoint = Self { config, shards, places };
         checkpoint.check(&labels)?;
         Ok(checkpoint)
     }
 
     /// Every needed tensor is here with its shape, and no other tensor is.
-    fn check(&self, labels: &Vec<String>) -> Result<(), FormatError> {
+    fn check(&self, labels: &[String]) -> Result<(), FormatError> {
         let label = |name: &str| match self.places.get(name) {
             Some(i) => labels[*i].as_str(),
             None if labels.len() == 1 => labels[0].as_str(),

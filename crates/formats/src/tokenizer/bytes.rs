@@ -21,7 +21,7 @@ pub(super) enum First {
     /// Up to this many spaces.
     Strip(usize),
     /// Every space of the first token.
-    FirstToken,
+    WholeToken,
 }
 
 /// All tokens' bytes, by id.
@@ -157,7 +157,7 @@ impl Decoder {
             "Metaspace" => {
                 self.replacements.push((text("replacement").unwrap_or("▁").to_owned(), " ".to_owned()));
                 if text("prepend_scheme").unwrap_or("always") != "never" {
-                    self.first = First::FirstToken;
+                    self.first = First::WholeToken;
                 }
             }
             other => return Err(FormatError::unsupported(FILE, "decoder", quoted(other), SUPPORTED)),

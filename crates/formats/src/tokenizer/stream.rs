@@ -28,7 +28,7 @@ impl DecodeStream {
         let token = self.tokenizer.token_bytes(id);
         match self.first {
             First::Keep => self.pending.extend_from_slice(token),
-            First::FirstToken => {
+            First::WholeToken => {
                 self.pending.extend(token.iter().filter(|b| **b != b' '));
                 self.first = First::Keep;
             }

@@ -112,8 +112,8 @@ fn shards_open_through_the_index() {
     };
     let dir = tempfile::tempdir().unwrap();
     put(dir.path(), "config.json", config.to_string());
-    put(dir.path(), &shard(0), weights(&first.to_vec()));
-    put(dir.path(), &shard(1), weights(&second.to_vec()));
+    put(dir.path(), &shard(0), weights(first));
+    put(dir.path(), &shard(1), weights(second));
     put(dir.path(), "model.safetensors.index.json", index(&map()));
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     assert_eq!(checkpoint.total_bytes(), 2 * checkpoint.architecture().parameters());

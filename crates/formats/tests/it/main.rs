@@ -1,5 +1,7 @@
 //! Tests at the boundary of tiger-formats: one module for each kind of file.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
 mod checkpoint;
 mod config;
 mod constraint;

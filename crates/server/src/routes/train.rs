@@ -64,7 +64,7 @@ pub async fn train(
         let limit = task.app.limits().request_time;
         let work = async {
             match task.begin(None).await? {
-                Start::Replay(answer) => Ok((answer, true)),
+                Start::Replay(answer) => Ok((*answer, true)),
                 Start::Fresh(fresh) => Ok((task.run(fresh, None).await?, false)),
             }
         };
@@ -82,7 +82,7 @@ pub async fn train(
             None => task.begin(Some(&sink)).await?,
         };
         let answer = match begun {
-            Start::Replay(answer) => answer,
+            Start::Replay(answer) => *answer,
             Start::Fresh(fresh) => task.run(fresh, Some(&sink)).await?,
         };
         Ok(StopChunk::Train(TrainStop { stop_reason: StopReason::EndTurn, answer }))
@@ -114,7 +114,7 @@ struct Task {
 }
 
 enum Start {
-    Replay(TrainResponse),
+    Replay(Box<TrainResponse>),
     Fresh(Box<Fresh>),
 }
 
@@ -158,7 +158,9 @@ impl Task {
         };
         match self.app.store().begin_train(begin).await? {
             Begun::Queued(ticket) => Ok(Start::Fresh(Box::new(Fresh { ticket, job }))),
-            Begun::Replay(StoredAnswer { answer, .. }) => Ok(Start::Replay(serde_json::from_value(answer).map_err(ApiError::internal)?)),
+            Begun::Replay(StoredAnswer { answer, .. }) => {
+                Ok(Start::Replay(Box::new(serde_json::from_value(answer).map_err(ApiError::internal)?)))
+            }
             Begun::InFlight => {
                 let message = "a training with this Idempotency-Key waits or runs; ask again when it has ended";
                 Err(ApiError::new(ErrorType::Conflict, ErrorCode::IdempotencyInFlight, message))

@@ -21,7 +21,7 @@ async fn streams_finish_while_new_requests_are_refused() {
     assert_eq!(refused.error(), (503, "draining", None));
     assert_eq!(server.get("/readyz").await.error(), (503, "draining", None));
     while let Some(chunk) = open.chunk().await.expect("chunk") {
-        text.push_str(&String::from_utf8(chunk.to_vec()).expect("UTF-8"));
+        text.push_str(std::str::from_utf8(&chunk).expect("UTF-8"));
     }
     let chunks: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(chunks.last().expect("chunks")["type"], "stop");

@@ -3,7 +3,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Server, user};
+use tiger_testkit::Tiny;
+
+use crate::harness::{Answer, Options, Server, user};
 
 fn texts(extra: &Value) -> Value {
     let mut body = json!({
@@ -67,6 +69,37 @@ async fn what_was_sampled_is_what_is_trained() {
         assert!((sum - logprob(trained, "logprob_before")).abs() < 1e-3, "{sum} {trained}");
     }
     assert_eq!(answer.body["ratio"]["mean"], 1.0, "the trainer's log-probs are the sampler's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_response_is_trained_up_to_its_stop_string() {
+    let server = Server::start().await;
+    server.make("mine").await;
+    let ask = |stop: Value| json!({"model": "mine", "messages": user("hello"), "max_tokens": 40, "seed": 4, "temperature": 1.0, "logprobs": true, "stop": stop});
+    let free = server.post("/v1/generate_response", &ask(Value::Null)).await.body;
+    let text: Vec<char> = free["message"]["content"].as_str().expect("content").chars().collect();
+    let stop: String = text[text.len() / 2..text.len() / 2 + 2].iter().collect();
+    let stopped = server.post("/v1/generate_response", &ask(json!(stop))).await.body;
+    assert_eq!(stopped["stop_reason"], "stop_sequence");
+    let kept = stopped["logprobs"].as_array().expect("logprobs").len();
+    assert!(kept > 0 && kept < free["logprobs"].as_array().expect("logprobs").len());
+    let rated = json!([{"response_id": stopped["response_id"], "reward": 1}, {"response_id": free["response_id"], "reward": 0}]);
+    let answer = server.post("/v1/train", &texts(&json!({"responses": rated}))).await;
+    assert_eq!((answer.status, answer.body["responses"][0]["tokens"].as_u64()), (200, Some(kept as u64)), "{}", answer.body);
+}
+
+/// The template opens a thought, so a text without one is trained behind a closed thought, and one with its own is taken as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_of_a_reasoning_model_keep_the_thought_closed() {
+    let options = Options { tiny: Tiny { reasoning: true, ..Tiny::default() }, ..Options::default() };
+    let server = Server::with(options).await;
+    server.make("mine").await;
+    let responses = json!([{"content": "w", "reward": 1}, {"content": "<think>\nh\n</think>\n\nw", "reward": 0}]);
+    let answer = server.post("/v1/train", &texts(&json!({"responses": responses}))).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let tokens: Vec<u64> = answer.body["responses"].as_array().expect("responses").iter().filter_map(|r| r["tokens"].as_u64()).collect();
+    // </think> \n \n w <|end|>, and h \n before it.
+    assert_eq!(tokens, [5, 7]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
