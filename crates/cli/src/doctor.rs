@@ -82,9 +82,15 @@ async fn store(dir: &std::path::Path) -> Finding {
     };
     let checked = store.check().await;
     store.close().await;
+    let advice = "keep a copy of the data directory before anything else";
     match checked {
-        Ok(_) => Finding { what, ok: true, says: "every model's revision, weights and optimizer state are there".into() },
-        Err(error) => Finding { what, ok: false, says: format!("{error}; keep a copy of the data directory before anything else") },
+        Ok(report) if report.problems.is_empty() => Finding {
+            what,
+            ok: true,
+            says: format!("{} models, {} revisions, {} blobs, all there", report.models, report.revisions, report.blobs),
+        },
+        Ok(report) => Finding { what, ok: false, says: format!("{}; {advice}", report.problems.join("; ")) },
+        Err(error) => Finding { what, ok: false, says: format!("{error}; {advice}") },
     }
 }
 

@@ -1,4 +1,5 @@
 //! Life of requests: ends, hang-ups, limits, turns, loads that fail, bases that come and go, foreign code that panics.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail the test")]
 
 mod common;
 
@@ -39,7 +40,8 @@ fn ends() {
 #[test]
 fn what_cannot_be_served_is_said_at_once() {
     let (_engine, handle) = engine(config());
-    let cases: [(&str, fn(&mut GenerateRequest)); 6] = [
+    type Spoil = fn(&mut GenerateRequest);
+    let cases: [(&str, Spoil); 6] = [
         ("prompt", |r| r.prompt.clear()),
         ("samples", |r| r.samples = 0),
         ("max_tokens", |r| r.max_tokens = 0),

@@ -1,4 +1,5 @@
 //! Random lives of sequences on a lane and a scheduler, everything counted again after each operation.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

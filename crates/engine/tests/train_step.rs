@@ -408,7 +408,7 @@ fn trained_log_probs_are_the_sampled_ones_bit_for_bit() {
 /// Training rows of one sequence, every position a target.
 fn batch(tokens: &[u32]) -> TrainBatch {
     let targets = (1..tokens.len()).map(|i| Target { row: i - 1, token: tokens[i] }).collect();
-    TrainBatch { tokens: tokens[..tokens.len() - 1].to_vec(), sequences: vec![0..tokens.len() - 1], targets }
+    TrainBatch { tokens: tokens[..tokens.len() - 1].to_vec(), sequences: std::iter::once(0..tokens.len() - 1).collect(), targets }
 }
 
 fn logits_of(model: &Model, adapter: Option<&Adapter>, tokens: &[u32]) -> Vec<f32> {
@@ -472,7 +472,7 @@ fn repeated_punishment_does_not_destroy_the_model() {
     let prompt = vec![3, 14, 15, 9];
     let tokens = vec![26, 5, 35, 8];
     let whole = [prompt.clone(), tokens.clone()].concat();
-    let scores = |adapter: &Adapter, workspace: &mut Workspace| -> (TrainBatch, Saved, Vec<RowScore>) {
+    let scores = |adapter: &Adapter, workspace: &mut Workspace| {
         let mut batch = batch(&whole);
         batch.targets.drain(..prompt.len() - 1);
         let pass = TrainPass { model: model(), cpu: cpu(), batch: &batch, adapter: Some(adapter), dropout: None };

@@ -199,10 +199,9 @@ impl App {
         self.0.recorder.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(ApiError::draining)
     }
 
-    /// Admits nothing more: new requests answer 503, what runs goes on.
+    /// Admits nothing more: new requests answer 503, what was admitted goes on, also what the engine has not seen yet.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
-        self.0.handle.drain();
     }
 
     /// Whether [`App::drain`] was called.
@@ -225,6 +224,7 @@ impl App {
     /// Writes what is still to be written and closes the store. Requests that come later answer 503.
     pub async fn close(&self) {
         self.drain();
+        self.0.handle.drain();
         let tasks: Vec<_> = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
         for task in tasks {
             task.abort();

@@ -85,6 +85,16 @@ pub(crate) struct Inner {
     lock: Option<File>,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(lock) = &self.lock {
+            // Closing the file is not enough: a child process that another thread is just making shares it until it runs its own
+            // program, and would hold the lock for that long. A failure only means that it goes with the last of them.
+            let _ = lock.unlock();
+        }
+    }
+}
+
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("dir", &self.inner.dir).field("exclusive", &self.inner.lock.is_some()).finish()

@@ -75,6 +75,7 @@ pub(super) fn draw_all(cpu: &Cpu, model: &Model, hidden: &[f32], draws: Vec<Draw
 /// Draws from one block of logits, whose first row is row `first` of the step.
 fn draw_block(cpu: &Cpu, v: usize, first: usize, slots: &[Mutex<Draw>], buffers: &mut DrawBuffers) {
     let DrawBuffers { logits, targets, scores, scratch } = buffers;
+    let scratch = &*scratch;
     let rows = logits.len() / v;
     let row = |draw: &Draw| &logits[(draw.row - first) * v..][..v];
     cpu.run(slots.len(), &|i| {

@@ -184,7 +184,6 @@ pub async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>)
         (status = 400, description = "The body is not JSON", body = ErrorEnvelope),
         (status = 401, description = "No key, or an unknown or revoked one", body = ErrorEnvelope),
         (status = 404, description = "No such parent", body = ErrorEnvelope),
-        (status = 409, description = "The name is taken", body = ErrorEnvelope),
         (status = 422, description = "A field is invalid; `param` names it", body = ErrorEnvelope),
         (status = 503, description = "The parent's weights are not here, or the disk is full", body = ErrorEnvelope),
     ),

@@ -337,7 +337,7 @@ fn recorded(
     model: tiger_store::ModelKey,
     param: &str,
 ) -> Result<(Vec<u32>, Option<JobRecorded>), ApiError> {
-    if sample.prompt_sha256 != prompt {
+    if sample.prompt_sha256 != prompt && prompt.is_empty() {
         let message =
             format!("`{param}.response_id` was sampled for other messages; send the messages it answered, or give its text as `content`");
         return Err(ApiError::refused(ErrorCode::UnknownResponse, format!("{param}.response_id"), message));

@@ -1,0 +1,190 @@
+//! The binary as a user runs it: keys, serve, models, run, train, pull, exit codes. Everything on this machine, on free ports.
+
+mod hub;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+fn tiger(data: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tiger"));
+    for name in ["TIGER_API_KEY", "TIGER_BASE_URL", "HF_TOKEN", "HF_ENDPOINT", "TIGER_FAILPOINT"] {
+        command.env_remove(name);
+    }
+    command.env("TIGER_HOME", data);
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn ok(output: Output) -> String {
+    assert!(output.status.success(), "{}", err(&output));
+    out(&output)
+}
+
+fn nano() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nano/checkpoint")
+}
+
+struct Server {
+    child: Child,
+    data: tempfile::TempDir,
+    url: String,
+    key: String,
+}
+
+impl Server {
+    fn start() -> Server {
+        let data = tempfile::tempdir().unwrap();
+        let key = ok(run(tiger(data.path()).args(["keys", "create", "test"]))).trim().to_owned();
+        let mut child =
+            tiger(data.path()).args(["serve", "--port", "0", "--memory", "2"]).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut seen = Vec::new();
+        let url = loop {
+            let line = lines.next().unwrap_or_else(|| panic!("the server ended: {seen:?}")).unwrap();
+            if let Some(url) = line.strip_prefix("listening on ") {
+                break url.to_owned();
+            }
+            seen.push(line);
+        };
+        // Nobody may block on a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Server { child, data, url, key }
+    }
+
+    fn tiger(&self, args: &[&str]) -> Command {
+        let mut command = tiger(self.data.path());
+        command.env("TIGER_API_KEY", &self.key).env("TIGER_BASE_URL", &self.url).args(args);
+        command
+    }
+
+    fn json(&self, args: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&ok(run(self.tiger(args).arg("--json")))).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_whole_loop_from_the_command_line() {
+    let server = Server::start();
+    let answer = ok(run(&mut server.tiger(&["run", "tiger-nano", "What is the capital of France?", "--temperature", "0"])));
+    assert!(answer.contains("Paris"), "{answer}");
+    assert_eq!(ok(run(&mut server.tiger(&["models", "create", "My Model"]))), "my-model\n");
+    let again = run(&mut server.tiger(&["models", "create", "My Model"]));
+    assert_eq!(again.status.code(), Some(6), "{}", err(&again));
+    let file = server.data.path().join("rated.jsonl");
+    let line = r#"{"messages":[{"role":"user","content":"What is the capital of France?"}],"responses":[{"content":"Arr, the capital of France be Paris, matey!","reward":1},{"content":"Paris","reward":0}]}"#;
+    std::fs::write(&file, format!("{line}\n{line}\n")).unwrap();
+    let trained = ok(run(&mut server.tiger(&["train", file.to_str().unwrap(), "--model", "my-model", "--batch", "1"])));
+    assert!(trained.contains("revision 2, 2 of 2 calls changed it"), "{trained}");
+    let shown = server.json(&["models", "show", "my-model", "--revisions"]);
+    assert_eq!(shown["model"]["revision"], 2);
+    assert_eq!(shown["revisions"].as_array().unwrap().len(), 3);
+    ok(run(&mut server.tiger(&["models", "rollback", "my-model", "0"])));
+    assert_eq!(server.json(&["models", "show", "my-model"])["revision"], 3);
+    ok(run(&mut server.tiger(&["models", "rm", "my-model"])));
+    let gone = run(&mut server.tiger(&["models", "show", "my-model"]));
+    assert_eq!(gone.status.code(), Some(5), "{}", err(&gone));
+    assert!(ok(run(&mut server.tiger(&["doctor"]))).contains("ok   store"));
+}
+
+#[test]
+fn keys_work_while_the_server_is_up_and_revoking_ends_them() {
+    let server = Server::start();
+    let second = ok(run(&mut server.tiger(&["keys", "create", "second"])));
+    assert!(second.starts_with("tiger_") && second.trim().len() == 49, "{second:?}");
+    let list = |key: &str| run(server.tiger(&["models", "ls"]).env("TIGER_API_KEY", key));
+    assert!(ok(list(second.trim())).contains("Llama-3.1-8b"));
+    let keys = server.json(&["keys", "ls"]);
+    let id = keys.as_array().unwrap().iter().find(|k| k["name"] == "second").unwrap()["id"].to_string();
+    ok(run(&mut server.tiger(&["keys", "revoke", &id])));
+    assert_eq!(list(second.trim()).status.code(), Some(4));
+    assert_eq!(run(&mut server.tiger(&["keys", "revoke", "999"])).status.code(), Some(5));
+}
+
+#[test]
+fn wrong_use_ends_with_the_documented_codes() {
+    let data = tempfile::tempdir().unwrap();
+    let code = |args: &[&str]| run(tiger(data.path()).args(args)).status.code();
+    assert_eq!(code(&["no-such-command"]), Some(2));
+    assert_eq!(code(&["models", "ls"]), Some(4), "no key");
+    assert_eq!(code(&["models", "ls", "--api-key", "tiger_x", "--base-url", "http://127.0.0.1:1"]), Some(3));
+    assert_eq!(code(&["train", "/no/such/file", "--model", "m", "--api-key", "k"]), Some(1));
+    assert_eq!(code(&["pull", "nonsense"]), Some(1));
+    assert!(ok(run(tiger(data.path()).args(["completions", "bash"]))).contains("tiger"));
+}
+
+#[test]
+fn two_servers_on_one_data_directory_are_refused() {
+    let server = Server::start();
+    let second = run(&mut server.tiger(&["serve", "--port", "0"]));
+    assert!(!second.status.success());
+    assert!(!err(&second).contains("listening"), "{}", err(&second));
+}
+
+#[test]
+fn a_public_address_needs_an_owner() {
+    let data = tempfile::tempdir().unwrap();
+    let refused = run(tiger(data.path()).args(["serve", "--port", "0", "--host", "0.0.0.0"]));
+    assert!(!refused.status.success() && err(&refused).contains("owner"), "{}", err(&refused));
+}
+
+#[test]
+fn sigterm_drains_and_ends_well() {
+    let mut server = Server::start();
+    assert!(Command::new("kill").arg(server.child.id().to_string()).status().unwrap().success());
+    assert!(server.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_folder_is_pulled_and_a_broken_one_is_not() {
+    let data = tempfile::tempdir().unwrap();
+    assert_eq!(ok(run(tiger(data.path()).args(["pull", nano().to_str().unwrap(), "--name", "Other Nano"]))), "other-nano\n");
+    assert!(data.path().join("models/other-nano/model.safetensors").exists());
+    let broken = data.path().join("broken");
+    std::fs::create_dir(&broken).unwrap();
+    for file in ["config.json", "tokenizer.json"] {
+        std::fs::copy(nano().join(file), broken.join(file)).unwrap();
+    }
+    std::fs::write(broken.join("model.safetensors"), b"\x10\0\0\0\0\0\0\0nonsense").unwrap();
+    let refused = run(tiger(data.path()).args(["pull", broken.to_str().unwrap()]));
+    assert!(!refused.status.success() && err(&refused).contains("model.safetensors"), "{}", err(&refused));
+    assert!(!data.path().join("models/broken").exists());
+}
+
+#[test]
+fn a_pull_resumes_checks_and_retries() {
+    let hub = hub::Hub::start(nano());
+    let data = tempfile::tempdir().unwrap();
+    let pull = |token: &str| run(tiger(data.path()).args(["pull", "tiger/nano"]).env("HF_ENDPOINT", &hub.url).env("HF_TOKEN", token));
+    let refused = pull("wrong");
+    assert_eq!(refused.status.code(), Some(4), "{}", err(&refused));
+    // The hub breaks the connection in the middle of the weights once; the second request asks for the rest only.
+    assert_eq!(ok(pull("secret")), "nano\n");
+    let ranges = hub.ranges();
+    assert!(ranges.iter().any(|(name, from)| name == "model.safetensors" && *from > 0), "{ranges:?}");
+    let (got, want) = (data.path().join("models/nano/model.safetensors"), nano().join("model.safetensors"));
+    assert!(std::fs::read(got).unwrap() == std::fs::read(want).unwrap());
+    hub.corrupt();
+    std::fs::remove_dir_all(data.path().join("models")).unwrap();
+    let wrong = pull("secret");
+    assert!(!wrong.status.success() && err(&wrong).contains("sha256"), "{}", err(&wrong));
+    assert!(!data.path().join("models/nano").exists());
+}
