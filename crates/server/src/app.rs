@@ -10,6 +10,7 @@ use base64::Engine as _;
 use tiger_engine::{Engine, Handle};
 use tiger_store::Store;
 use tiger_wire::{ErrorCode, ErrorType};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::auth::Gate;
@@ -20,6 +21,7 @@ use crate::flight::{Flights, Places};
 use crate::limits::Limits;
 use crate::recorder::{Recorder, Writers};
 use crate::source::Weights;
+use crate::stream::Cut;
 use crate::{metrics, training};
 
 /// How often the process looks after itself.
@@ -69,6 +71,7 @@ struct Inner {
     flights: Arc<Flights>,
     draining: AtomicBool,
     ready: AtomicBool,
+    cut: watch::Sender<bool>,
     setup_token: Mutex<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -120,6 +123,7 @@ impl App {
             flights: Arc::new(Flights::default()),
             draining: AtomicBool::new(false),
             ready: AtomicBool::new(false),
+            cut: watch::Sender::new(false),
             setup_token: Mutex::new(setup_token),
             tasks: Mutex::new(Vec::new()),
             store,
@@ -202,6 +206,15 @@ impl App {
     /// Admits nothing more: new requests answer 503, what was admitted goes on, also what the engine has not seen yet.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends the streams that are still open with an `error` chunk.
+    pub(crate) fn cut(&self) {
+        self.0.cut.send_replace(true);
+    }
+
+    pub(crate) fn cut_signal(&self) -> Cut {
+        self.0.cut.subscribe()
     }
 
     /// Whether [`App::drain`] was called.

@@ -21,8 +21,8 @@ use tower::Service;
 use crate::app::{App, StartError};
 use crate::router::router;
 
-/// Time that idle connections get to close after the last request.
-const CLOSE_TIME: Duration = Duration::from_secs(1);
+/// Time that the last bytes get to reach slow clients, and cut streams their last chunk. Idle connections close at once.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
 /// Pause after the system refuses a connection (mostly: no file handles left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -47,6 +47,7 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: impl Future<Output
         tracing::info!(in_flight = app.flights().count(), "draining");
         if tokio::time::timeout(limits.drain_time, app.flights().none()).await.is_err() {
             tracing::warn!(in_flight = app.flights().count(), "requests are cut off");
+            app.cut();
         }
     };
     let mut drained = pin!(drained);

@@ -12,7 +12,7 @@ use axum::response::Response;
 use futures::{FutureExt, Stream};
 use tiger_wire::limits::{EVENT_STREAM, NDJSON};
 use tiger_wire::{Chunk, ErrorChunk, InfoChunk, StopChunk};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::error::ApiError;
@@ -105,8 +105,11 @@ impl Stream for Chunks {
     }
 }
 
-/// Answers with the chunks that `work` sends. What it returns becomes the last chunk: `stop`, or `error` (a panic is one too).
-pub fn respond<F, W>(framing: Framing, request_id: String, work: W) -> Response
+/// Becomes true when the server stops and can wait no longer.
+pub type Cut = watch::Receiver<bool>;
+
+/// Answers with the chunks that `work` sends. What it returns becomes the last chunk: `stop`, or `error` (a panic and a cut are one too).
+pub fn respond<F, W>(framing: Framing, request_id: String, mut cut: Cut, work: W) -> Response
 where
     F: Future<Output = Result<StopChunk, ApiError>> + Send + 'static,
     W: FnOnce(ChunkSender) -> F,
@@ -115,8 +118,10 @@ where
     let sender = ChunkSender(sender);
     let future = work(sender.clone());
     let task = tokio::spawn(async move {
-        let outcome = AssertUnwindSafe(future).catch_unwind().await;
-        let outcome = outcome.unwrap_or_else(|_| Err(ApiError::internal("a streaming task panicked")));
+        let outcome = tokio::select! {
+            outcome = AssertUnwindSafe(future).catch_unwind() => outcome.unwrap_or_else(|_| Err(ApiError::internal("a streaming task panicked"))),
+            Ok(_) = cut.wait_for(|cut| *cut) => Err(ApiError::draining()),
+        };
         let last = match outcome {
             Ok(stop) => Chunk::Stop(Box::new(stop)),
             Err(error) => {

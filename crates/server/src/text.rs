@@ -134,7 +134,7 @@ impl StopMatcher {
 
 /// Bytes at the end of `text` that may begin `mark`: the longest proper beginning of `mark` that `text` ends with.
 fn held_back(text: &str, mark: &str) -> usize {
-    let longest = text.len().min(mark.len().saturating_sub(1)).min(0);
+    let longest = text.len().min(mark.len().saturating_sub(1));
     (1..=longest).rev().find(|&n| mark.is_char_boundary(n) && text.ends_with(&mark[..n])).unwrap_or(0)
 }
 

@@ -50,10 +50,10 @@ pub async fn generate_response(
         let answer = tokio::time::timeout(limit, work).await.map_err(|_| too_long(limit.as_secs()))??;
         return Ok(Json(answer).into_response());
     }
-    let (framing, request_id) = (Framing::of(&headers), flight.request_id.clone());
+    let (framing, request_id, cut) = (Framing::of(&headers), flight.request_id.clone(), app.cut_signal());
     // What can be refused at once is refused with its status; only what must wait is refused within the stream.
     let early = if plan.is_quick() { Ok(plan.start(&app, None).await?) } else { Err(plan) };
-    Ok(respond(framing, request_id, move |sink| async move {
+    Ok(respond(framing, request_id, cut, move |sink| async move {
         let run = match early {
             Ok(run) => run,
             Err(plan) => plan.start(&app, Some(&sink)).await?,

@@ -184,6 +184,7 @@ pub async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>)
         (status = 400, description = "The body is not JSON", body = ErrorEnvelope),
         (status = 401, description = "No key, or an unknown or revoked one", body = ErrorEnvelope),
         (status = 404, description = "No such parent", body = ErrorEnvelope),
+        (status = 409, description = "The name is taken", body = ErrorEnvelope),
         (status = 422, description = "A field is invalid; `param` names it", body = ErrorEnvelope),
         (status = 503, description = "The parent's weights are not here, or the disk is full", body = ErrorEnvelope),
     ),
@@ -203,8 +204,8 @@ pub async fn create(
         let row = plan.make(&app, caller, request, parent, None).await?;
         return Ok((StatusCode::CREATED, Json(info_of_own(&app, &row))).into_response());
     }
-    let started = flight.started();
-    Ok(respond(Framing::of(&headers), flight.request_id.clone(), move |sink| async move {
+    let (started, cut) = (flight.started(), app.cut_signal());
+    Ok(respond(Framing::of(&headers), flight.request_id.clone(), cut, move |sink| async move {
         let row = plan.make(&app, caller, request, parent, Some(&sink)).await?;
         let usage = CreateUsage { duration: started.elapsed().as_secs_f64() };
         Ok(StopChunk::Create(CreateStop { stop_reason: StopReason::EndTurn, usage, model: info_of_own(&app, &row) }))

@@ -73,10 +73,10 @@ pub async fn train(
         let (answer, replayed) = outcome?;
         return Ok(mark_replay(Json(answer).into_response(), replayed));
     }
-    let (framing, request_id) = (Framing::of(&headers), flight.request_id.clone());
+    let (framing, request_id, cut) = (Framing::of(&headers), flight.request_id.clone(), task.app.cut_signal());
     let early = if task.own.base.front_is_loaded() { Some(task.begin(None).await?) } else { None };
     let replayed = matches!(early, Some(Start::Replay(_)));
-    let response = respond(framing, request_id, move |sink| async move {
+    let response = respond(framing, request_id, cut, move |sink| async move {
         let begun = match early {
             Some(begun) => begun,
             None => task.begin(Some(&sink)).await?,
@@ -337,7 +337,7 @@ fn recorded(
     model: tiger_store::ModelKey,
     param: &str,
 ) -> Result<(Vec<u32>, Option<JobRecorded>), ApiError> {
-    if sample.prompt_sha256 != prompt && prompt.is_empty() {
+    if sample.prompt_sha256 != prompt {
         let message =
             format!("`{param}.response_id` was sampled for other messages; send the messages it answered, or give its text as `content`");
         return Err(ApiError::refused(ErrorCode::UnknownResponse, format!("{param}.response_id"), message));

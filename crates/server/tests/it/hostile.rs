@@ -34,7 +34,7 @@ impl Dice {
             "../../etc",
             "' OR 1=1 --",
         ];
-        match self.below(if depth == 0 { 7 } else { 10 }) {
+        match self.below(if depth == 0 { 7 } else { 11 }) {
             0 => Value::Null,
             1 => json!(self.below(2) == 0),
             2 => json!(self.below(300)),
@@ -43,7 +43,8 @@ impl Dice {
             5 => json!(u64::MAX),
             6 => json!(self.pick(&STRINGS)),
             7 => Value::Array((0..self.below(4)).map(|_| self.value(depth - 1)).collect()),
-            8 => json!("é".repeat(self.below(400))),
+            8 => (0..self.below(7)).map(|_| json!(self.pick(&STRINGS))).collect(),
+            9 => json!("é".repeat(self.below(400))),
             _ => (0..self.below(4)).map(|_| ((*self.pick(&STRINGS)).to_owned(), self.value(depth - 1))).collect(),
         }
     }

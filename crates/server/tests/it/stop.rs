@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 use serde_json::json;
-use tiger_server::{App, StartError, serve};
+use tiger_server::{App, Limits, StartError, serve};
 use tokio::net::TcpListener;
 
 use crate::harness::{Answer, Options, Server, config, joined, user};
@@ -29,6 +29,19 @@ async fn streams_finish_while_new_requests_are_refused() {
     assert!(!joined(&chunks, 0, "delta").is_empty());
     server.stop().await;
     assert!(server.request(Method::GET, "/healthz").send().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_take_too_long_end_in_an_error() {
+    let limits = Limits { drain_time: std::time::Duration::ZERO, ..Limits::default() };
+    let mut server = Server::with(Options { limits, ..Options::default() }).await;
+    let body = json!({"model": "Tiny", "messages": user("hello"), "stream": true, "temperature": 2.0, "n": 64});
+    let open = server.request(Method::POST, "/v1/generate_response").json(&body).send().await.expect("answer");
+    server.begin_stop();
+    let text = open.text().await.expect("a whole stream");
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().expect("lines")).expect("JSON");
+    assert_eq!((last["type"].as_str(), last["error"]["code"].as_str()), (Some("error"), Some("draining")));
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
