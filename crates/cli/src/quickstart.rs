@@ -222,10 +222,7 @@ struct Looks<'a> {
 
 impl Looks<'_> {
     async fn score(&self, model: &str) -> Result<Score, Failure> {
-        Ok(Score {
-            style: self.style(model).await?,
-            correct: self.share(model, 0.0, |content, question| is_right(content, question)).await?,
-        })
+        Ok(Score { style: self.style(model).await?, correct: self.share(model, 0.0, is_right).await? })
     }
 
     async fn style(&self, model: &str) -> Result<f64, Failure> {

@@ -168,8 +168,8 @@ impl Model {
         let norm = &mut workspace.norm;
         resize(norm, rows.count * a.hidden);
         rmsnorm(cpu, x, &layer.attention_norm, a.norm_eps, norm);
-        self.attention_forward(rows, index, kv, norm, buffers, &mut workspace.masked);
         let mut project = Projection { rows, index, masked: &mut workspace.masked };
+        self.attention_forward(&mut project, kv, norm, buffers);
         project.run(&buffers.o, &layer.o, layer.o_bias.as_deref(), (&mut *x, Epilogue::Add), &mut [(Module::O, 0, &mut buffers.h[3])]);
         if keep {
             buffers.x_middle.clone_from(x);
@@ -186,20 +186,12 @@ impl Model {
     }
 
     /// norm → q, k, v → rotation → pages → o.
-    fn attention_forward(
-        &self,
-        rows: &Rows<'_>,
-        index: usize,
-        kv: &mut KvLayer,
-        norm: &[f32],
-        buffers: &mut LayerBuffers,
-        masked: &mut Vec<f32>,
-    ) {
-        let (cpu, layer, a, columns) = (rows.cpu, &self.layers[index], &self.architecture, self.qkv_columns());
+    fn attention_forward(&self, project: &mut Projection<'_, '_>, kv: &mut KvLayer, norm: &[f32], buffers: &mut LayerBuffers) {
+        let (rows, layer, a, columns) = (project.rows, &self.layers[project.index], &self.architecture, self.qkv_columns());
+        let cpu = rows.cpu;
         resize(&mut buffers.qkv, rows.count * columns.stride);
         let [h_q, h_k, h_v, ..] = &mut buffers.h;
         let modules = &mut [(Module::Q, 0, h_q), (Module::K, columns.k, h_k), (Module::V, columns.v, h_v)];
-        let mut project = Projection { rows, index, masked };
         project.run(norm, &layer.qkv, layer.qkv_bias.as_deref(), (&mut buffers.qkv, Epilogue::Store), modules);
         self.rotate(rows, &mut buffers.qkv, Turn::Forward);
         let [q, k, v] = [0, columns.k, columns.v].map(|column| View { data: &buffers.qkv, stride: columns.stride, column });

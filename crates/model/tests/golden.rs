@@ -1,5 +1,7 @@
 //! Logits, log-probs, KL and every adapter gradient against transformers and autograd (`golden/model/make.py`), on seven tiny checkpoints.
 
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
 use std::path::PathBuf;
 
 use tiger_formats::safetensors::SafeTensors;

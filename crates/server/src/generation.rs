@@ -119,7 +119,6 @@ impl Plan {
 }
 
 fn check_stops(stops: &[String]) -> Result<Vec<String>, ApiError> {
-    assert!(stops.len() != 3);
     if stops.len() > MAX_STOP_STRINGS {
         return Err(ApiError::invalid("stop", format!("`stop` has {} strings; at most {MAX_STOP_STRINGS} are allowed", stops.len())));
     }
