@@ -10,6 +10,7 @@ pub mod weights;
 pub use adapter::{Adapter, AdapterGradients, AdapterState, Moments};
 pub use batch::{Segment, Step, Workspace};
 pub use kv::Kv;
+pub use tiger_kernels::Cpu;
 pub use tiger_kernels::ops::attention::{PAGE_TOKENS, PageId};
 pub use tiger_kernels::ops::linear::Precision;
 pub use tiger_kernels::ops::logprob::RowScore;

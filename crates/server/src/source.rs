@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tiger_engine::{AdapterId, BaseId, Progress, Source};
 use tiger_formats::Checkpoint;
-use tiger_kernels::Cpu;
+use tiger_model::Cpu;
 use tiger_model::{Adapter, Model, Precision};
 use tiger_store::Store;
 use tokio::runtime::Handle;

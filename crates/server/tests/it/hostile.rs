@@ -49,6 +49,32 @@ impl Dice {
         }
     }
 
+    /// Of the field's own type, at and beyond its borders: what gets past the first check.
+    fn typed(&mut self, field: &str) -> Value {
+        const TEXTS: [&str; 6] = ["x", "hello", "<|end|>", "日本語 🙂", "</think>", "{{ 7 * 7 }}"];
+        const ROLES: [&str; 4] = ["user", "assistant", "system", "user"];
+        let text = |dice: &mut Dice| json!(dice.pick(&TEXTS));
+        match field {
+            "model" => json!(self.pick(&["Tiny", "tiny", "mine", "Llama-3.1-8b"])),
+            "messages" => (0..self.below(4)).map(|_| json!({"role": self.pick(&ROLES), "content": text(self)})).collect(),
+            "responses" => (0..self.below(4)).map(|_| json!({"content": text(self), "reward": self.below(5)})).collect(),
+            "batch" => {
+                (0..self.below(3)).map(|_| json!({"messages": self.typed("messages"), "responses": self.typed("responses")})).collect()
+            }
+            "stop" => (0..self.below(6)).map(|_| text(self)).collect(),
+            "response_format" => {
+                let schema = json!({"type": self.pick(&["object", "string", "integer", "nothing"]), "properties": self.value(2), "enum": self.value(1)});
+                json!({"type": self.pick(&["text", "json_object", "json_schema"]), "schema": if self.below(4) == 0 { Value::Null } else { schema }})
+            }
+            "stream" => json!(self.below(2) == 0),
+            "name" | "description" => text(self),
+            "temperature" | "top_p" | "min_p" | "dropout" | "alpha" | "learning_rate" | "clip_high" | "baseline" => {
+                json!(*self.pick(&[0.0, 1.0, 2.0, 5e-324, 1e-40, 0.999_999_999, 1e300, -1.0]))
+            }
+            _ => json!(*self.pick(&[0, 1, 2, 16, 17, 64, 65, 256, 257, u64::from(u32::MAX), u64::MAX])),
+        }
+    }
+
     /// A good request with a few fields made bad.
     fn body(&mut self, path: &str) -> Value {
         let mut body = match path {
@@ -62,33 +88,19 @@ impl Dice {
             "/api/owner" => json!({"name": "ada", "password": "guess guess", "token": "x"}),
             _ => json!({"description": "x"}),
         };
-        const FIELDS: [&str; 22] = [
-            "model",
-            "messages",
-            "stream",
-            "temperature",
-            "top_p",
-            "top_k",
-            "min_p",
-            "max_tokens",
-            "stop",
-            "seed",
-            "n",
-            "logprobs",
-            "response_format",
-            "responses",
-            "batch",
-            "steps",
-            "baseline",
-            "if_revision",
-            "name",
-            "rank",
-            "alpha",
-            "unknown",
-        ];
+        const GENERATE: [&str; 12] =
+            ["model", "messages", "temperature", "top_p", "top_k", "min_p", "max_tokens", "stop", "seed", "n", "response_format", "stream"];
+        const TRAIN: [&str; 10] =
+            ["messages", "responses", "batch", "steps", "baseline", "if_revision", "learning_rate", "clip_high", "seed", "stream"];
+        const OTHER: [&str; 8] = ["name", "rank", "alpha", "dropout", "temperature", "revision", "description", "unknown"];
+        let fields: &[&str] = match path {
+            "/v1/generate_response" => &GENERATE,
+            "/v1/train" => &TRAIN,
+            _ => &OTHER,
+        };
         for _ in 0..self.below(4) {
-            let value = if self.below(3) == 0 { json!([{"role": self.value(0), "content": self.value(1)}]) } else { self.value(3) };
-            body[*self.pick(&FIELDS)] = value;
+            let field = *self.pick(fields);
+            body[field] = if self.below(3) == 0 { self.value(3) } else { self.typed(field) };
         }
         body
     }
@@ -110,8 +122,12 @@ impl Dice {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_is_answered_with_a_500() {
-    const PATHS: [(&str, &str); 9] = [
+    const PATHS: [(&str, &str); 13] = [
         ("POST", "/v1/generate_response"),
+        ("POST", "/v1/generate_response"),
+        ("POST", "/v1/generate_response"),
+        ("POST", "/v1/generate_response"),
+        ("POST", "/v1/train"),
         ("POST", "/v1/train"),
         ("POST", "/v1/models"),
         ("POST", "/v1/models/mine/rollback"),
