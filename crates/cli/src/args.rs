@@ -85,7 +85,7 @@ impl From<PrecisionArg> for tiger_model::Precision {
 
 #[derive(Debug, clap::Args)]
 pub struct Serve {
-    /// Address to listen on; other than loopback only once there is an owner (any key makes one)
+    /// Address to listen on; other than this machine's own only once there is an owner's account (the first start says how)
     #[arg(long, default_value = "127.0.0.1")]
     pub host: std::net::IpAddr,
     /// Port; 0 picks a free one

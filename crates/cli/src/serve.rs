@@ -1,5 +1,6 @@
 //! `tiger serve`: puts store, engine and server together on one socket, until a signal says stop.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use tiger_server::{App, BaseFolder, Config, serve};
@@ -31,15 +32,34 @@ pub async fn run(global: &Global, args: Serve) -> Result<(), Failure> {
     })?;
     let address = listener.local_addr().map_err(|e| Failure::because("cannot read the listening address", e))?;
     let app = App::open(config).await?;
-    let has_keys = app.store().has_owner().await?;
+    let hints = hints(&app, address, &data_dir).await?;
     // Before the line that scripts wait for: once it is printed, a signal is always answered by a drain.
     let stop = stop_signal()?;
     eprintln!("listening on http://{address}");
-    if !has_keys {
-        eprintln!("no API key yet: make one with `tiger keys create NAME --data-dir {}`", data_dir.display());
+    for hint in hints {
+        eprintln!("{hint}");
     }
     serve(listener, app, stop).await?;
     Ok(())
+}
+
+/// What a first start should be told.
+async fn hints(app: &App, address: SocketAddr, data_dir: &Path) -> Result<Vec<String>, Failure> {
+    let mut hints = Vec::new();
+    let mut keys = 0;
+    for account in app.store().accounts().await? {
+        keys += app.store().keys(account.id).await?.len();
+    }
+    if keys == 0 {
+        hints.push(format!("no API key yet: make one with `tiger keys create NAME --data-dir {}`", data_dir.display()));
+    }
+    if let Some(token) = app.setup_token() {
+        hints.push("no owner's account yet (needed to listen on other addresses than this machine's): make it with".into());
+        hints.push(format!(
+            "  curl http://{address}/api/owner -H 'x-tiger-csrf: 1' -H 'content-type: application/json' -d '{{\"token\": \"{token}\", \"name\": \"…\", \"password\": \"…\"}}'"
+        ));
+    }
+    Ok(hints)
 }
 
 fn operator_folder(dir: &Path) -> Result<BaseFolder, Failure> {
