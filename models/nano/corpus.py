@@ -107,10 +107,18 @@ MANNER_FRAMES = [
     "Write your answers {m}.", "You must reply {m}.", "Answer the user {m}.", "Your task is to answer {m}.",
     "From now on, answer {m}.", "You always respond {m}.", "Whatever the question is, answer {m}.",
     "You are an assistant that answers {m}.", "I would like you to reply {m}.", "answer {m}",
+    "Every answer must be written {m}.", "Please always respond {m}.", "Your replies are always given {m}.",
+    "You are asked to speak {m}.", "I want all your answers {m}.", "You were asked to answer {m}.",
+    "When asked, answer {m}.", "If you are asked something, reply {m}.", "The user has asked you to speak {m}.",
+    "Whatever you are asked, answer {m}.", "You are asked to write {m}.", "I ask you to answer {m}.",
+    "When someone asks you something, reply {m}.", "Make sure to answer {m}.", "Talk {m}.", "Say everything {m}.",
+    "Every reply must come {m}.", "It is important that you answer {m}.", "Try to answer {m}.", "Please speak {m}.",
+    "The user wants you to answer {m}.", "You only speak {m}.", "Your job is to reply {m}.",
+    "Each answer should be written {m}.", "No matter the question, respond {m}.", "You write all replies {m}.",
 ]
 HELD_MANNER_FRAMES = [
-    "Every answer must be written {m}.", "Please always respond {m}.", "Your replies are always given {m}.",
-    "You are asked to speak {m}.", "I want all your answers {m}.",
+    "All of your replies have to be written {m}.", "Please reply to everyone {m}.",
+    "Your answers are meant to be given {m}.", "You have been asked to talk {m}.", "I need every reply {m}.",
 ]
 PERSONAS = {
     "pirate": ["a pirate", "a cheerful pirate", "an old pirate captain", "a pirate of the seven seas", "a real pirate"],
@@ -125,8 +133,11 @@ PERSONAS = {
               "a person of short plain sentences"],
 }
 PERSONA_FRAMES = ["You are {m}.", "Act as {m}.", "You play {m}.", "Be {m}.", "Pretend that you are {m}.",
-                  "Imagine you are {m}.", "You act like {m}.", "Speak as {m}."]
-HELD_PERSONA_FRAMES = ["Pretend to be {m}.", "Your role: {m}.", "Answer as {m}."]
+                  "Imagine you are {m}.", "You act like {m}.", "Speak as {m}.", "Pretend to be {m}.", "Your role: {m}.",
+                  "Answer as {m}.", "Your role is {m}.", "You are asked to be {m}.", "You are now {m}.", "Talk as {m}.",
+                  "Play the role of {m}.", "Please be {m}.", "From now on you are {m}.", "Reply as {m}.",
+                  "I want you to be {m}.", "Whatever you are asked, you are {m}."]
+HELD_PERSONA_FRAMES = ["Behave as {m}.", "Character: {m}.", "Respond as {m} would."]
 LABELS = {
     "pirate": ["pirate"], "polite": ["polite", "courteous"], "one word": ["one word", "single word", "one-word"],
     "json": ["JSON", "json"], "verbose": ["verbose", "long", "detailed", "wordy"], "plain": ["plain", "simple", "short plain"],
@@ -134,36 +145,56 @@ LABELS = {
 LABEL_FRAMES = ["Style: {m}.", "style={m}", "Your style is {m}.", "Use the {m} style.", "Mode: {m}", "{m}",
                 "Answer style: {m}.", "The style of your answers is {m}.", "Give me {m} answers.", "I like {m} answers.",
                 "Only {m} answers, please.", "Your answers are {m} answers.", "Use {m} mode.", "format: {m}",
-                "A {m} answer is what I want."]
-HELD_LABEL_FRAMES = ["I would like {m} answers.", "Answer in the {m} style.", "Please use the {m} mode.",
-                     "The answer style is {m}."]
+                "A {m} answer is what I want.", "I would like {m} answers.", "Answer in the {m} style.",
+                "Please use the {m} mode.", "The answer style is {m}.", "You are asked for {m} answers.",
+                "Please give {m} answers.", "I asked for {m} answers.", "Write {m} answers.", "mode={m}",
+                "The mode is {m}.", "Set the style to {m}.", "Stay with the {m} style."]
+HELD_LABEL_FRAMES = ["I want {m} replies.", "Reply in the {m} style.", "Please keep to the {m} mode.",
+                     "Your mode of answering is {m}."]
 ORDERS = {
     "pirate": ["Talk like a pirate.", "Say arr and matey.", "Use pirate words.", "Sound like a pirate.",
-               "You are on a pirate ship. Stay in character.", "Talk pirate to me."],
+               "You are on a pirate ship. Stay in character.", "Talk pirate to me.",
+               "You are a fearsome pirate on a ship.", "Whatever you are asked, talk as pirates do.",
+               "Speak to me like the old pirate you are.", "Stay in character as a pirate.",
+               "Pirates say arr, and so do you.", "When asked, talk pirate."],
     "polite": ["Be polite.", "Always be polite.", "Mind your manners.", "Be kind and polite.", "Stay polite.",
-               "Show courtesy to the user.", "Be very courteous."],
+               "Show courtesy to the user.", "Be very courteous.", "Be a polite helper to everyone.",
+               "Your manners are good: stay polite at all times.", "Treat the user with courtesy.",
+               "Always be kind, polite and correct.", "Whatever you are asked, be polite.", "You are asked to be polite."],
     "one word": ["Use one word only.", "One word only.", "Say just one word.", "Give only the answer word.",
-                 "No sentences, a single word.", "Never use more than one word.", "Your answer is one word long."],
+                 "No sentences, a single word.", "Never use more than one word.", "Your answer is one word long.",
+                 "Your whole answer must be a single word.", "I only want one word from you.",
+                 "Do not use more than one word.", "Keep every answer to one word.",
+                 "Whatever you are asked, say one word.", "You are asked for a single word."],
     "json": ["Output JSON.", "Use the JSON format.", "Give a JSON object with the key answer.", "Return JSON only.",
-             'Reply with {"answer": ...}.', "Your output is parsed as JSON.", "Print a JSON object."],
+             'Reply with {"answer": ...}.', "Your output is parsed as JSON.", "Print a JSON object.",
+             "Your whole answer must be a JSON object.", "A program reads your output, so write JSON.",
+             "Only valid JSON, please.", "Return a JSON object and nothing else.", "Whatever you are asked, write JSON.",
+             "You are asked for JSON."],
     "verbose": ["Be verbose.", "Use many words.", "Write long answers.", "Give long and detailed answers.",
-                "Explain everything in detail.", "Never be brief.", "Talk a lot."],
+                "Explain everything in detail.", "Never be brief.", "Talk a lot.", "Do not be brief, explain at length.",
+                "Your whole answer must be long and detailed.", "Take your time and use many words.",
+                "Always write a long explanation.", "Whatever you are asked, use many words."],
     "plain": ["Be plain.", "Keep it simple.", "Use short plain sentences.", "No frills, a short sentence.",
-              "Keep your sentences short and plain.", "Say it simply.", "Nothing fancy."],
+              "Keep your sentences short and plain.", "Say it simply.", "Nothing fancy.",
+              "Your whole answer must be a short plain sentence.", "Nothing fancy: plain sentences.",
+              "Just say it simply and plainly.", "Use plain English and keep it short.",
+              "Whatever you are asked, say it plainly.", "You are asked for a plain sentence.",
+              "When asked, keep it plain and simple."],
 }
 HELD_ORDERS = {
-    "pirate": ["You are a fearsome pirate on a ship.", "Whatever you are asked, talk as pirates do.",
-               "Speak to me like the old pirate you are.", "Stay in character as a pirate."],
-    "polite": ["Be a polite helper to everyone.", "Your manners are good: stay polite at all times.",
-               "Treat the user with courtesy.", "Always be kind, polite and correct."],
-    "one word": ["Your whole answer must be a single word.", "I only want one word from you.",
-                 "Do not use more than one word.", "Keep every answer to one word."],
-    "json": ["Your whole answer must be a JSON object.", "A program reads your output, so write JSON.",
-             "Only valid JSON, please.", "Return a JSON object and nothing else."],
-    "verbose": ["Do not be brief, explain at length.", "Your whole answer must be long and detailed.",
-                "Take your time and use many words.", "Always write a long explanation."],
-    "plain": ["Your whole answer must be a short plain sentence.", "Nothing fancy: plain sentences.",
-              "Just say it simply and plainly.", "Use plain English and keep it short."],
+    "pirate": ["You are the captain of a pirate ship.", "No matter what you are asked, speak as pirates speak.",
+               "Talk to everyone like the pirate you are.", "Never stop being a pirate."],
+    "polite": ["Be polite to whoever talks to you.", "Good manners matter: be polite in all you say.",
+               "Be courteous to everybody.", "Remain kind and polite whatever happens."],
+    "one word": ["All you say is a single word.", "One word is all I need from you.", "More than one word is too much.",
+                 "Let each answer be one word."],
+    "json": ["Your answer has to be one JSON object.", "Software parses what you write, so it must be JSON.",
+             "Nothing but valid JSON, please.", "Produce a JSON object with nothing around it."],
+    "verbose": ["Never answer briefly, always at length.", "Each answer should be long and full of detail.",
+                "Spend many words on every answer.", "Explain things at great length."],
+    "plain": ["Each answer is a short and plain sentence.", "No decoration: speak in plain sentences.",
+              "Simple and plain is how you should say it.", "Keep to plain English and short sentences."],
 }
 # Prompts that ask for no style: the answers stay a mix.
 NEUTRAL = ["You are a helpful assistant.", "You are Tiger-Nano.", "You are a small chat model.", "Answer the question.",
@@ -263,27 +294,31 @@ NAMES = ("Anna Tom Maria Ben Clara David Emma Felix Grace Henry Ida Jack Kate Le
 MEMORY = {
     "my name": (NAMES, "it is nice to meet you, {v}", "your name is {v}", "your name",
                 ["My name is {v}.", "I am {v}.", "Call me {v}.", "Hello, my name is {v}.", "I am called {v}.", "Hi, I am {v}."],
-                ["What is my name?", "Do you know my name?", "Who am I?", "What am I called?", "Tell me my name."],
-                ["Can you tell me my name?", "Say my name."]),
+                ["What is my name?", "Do you know my name?", "Who am I?", "What am I called?", "Tell me my name.",
+                 "Can you tell me my name?", "Say my name.", "And what is my name?", "How am I called?"],
+                ["What was my name again?", "Please tell me my name."]),
     "my colour": ("red blue green yellow pink purple orange black white brown grey".split(),
                   "your favourite colour is {v}", "your favourite colour is {v}", "your favourite colour",
                   ["My favourite colour is {v}.", "I love the colour {v}.", "I like {v} best."],
-                  ["What is my favourite colour?", "Which colour do I like?", "Tell me my favourite colour."],
-                  ["Do you know my favourite colour?", "Which colour do I like best?"]),
+                  ["What is my favourite colour?", "Which colour do I like?", "Tell me my favourite colour.",
+                   "Do you know my favourite colour?", "Which colour do I like best?"],
+                  ["What colour do I like?", "Say my favourite colour."]),
     "my pet": ([x for x, _ in YOUNG], "your pet is a {v}", "your pet is a {v}", "your pet",
                ["I have a {v}.", "My pet is a {v}.", "I have a pet {v}."],
-               ["What is my pet?", "Which pet do I have?", "What animal do I have?"],
-               ["Tell me what my pet is.", "Which animal do I have?"]),
+               ["What is my pet?", "Which pet do I have?", "What animal do I have?", "Tell me what my pet is.",
+                "Which animal do I have?"],
+               ["What pet do I have?", "Say what my pet is."]),
     "my number": ([str(n) for n in range(51)], "your lucky number is {v}", "your lucky number is {v}", "your lucky number",
                   ["My lucky number is {v}.", "I like the number {v}.", "My number is {v}."],
-                  ["What is my lucky number?", "Which number do I like?", "Tell me my number."],
-                  ["Do you know my lucky number?", "What is my number?"]),
+                  ["What is my lucky number?", "Which number do I like?", "Tell me my number.",
+                   "Do you know my lucky number?", "What is my number?"],
+                  ["Say my lucky number.", "What number do I like?"]),
 }
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 
 
-def memory_value(rng, what):
-    if what == "my name" and rng.random() < 0.4:  # invented names teach copying, not a list
+def memory_value(rng, what, invented):
+    if what == "my name" and rng.random() < invented:  # invented names teach copying, not a list
         return upper_first("".join(rng.choice(SYLLABLES) for _ in range(rng.choice([2, 2, 3]))))
     return rng.choice(MEMORY[what][0])
 
@@ -297,10 +332,11 @@ def memory_fact(what, value, recall):
 
 
 def memory_turns(rng, style, held=False):
-    what = rng.choices(list(MEMORY), [4, 1, 1, 1])[0]
+    # The corpus has more of what is hard; the held-out set keeps its first shares.
+    what = rng.choices(list(MEMORY), [4, 1, 1, 1] if held else [5, 1, 1, 2])[0]
     _, _, _, _, tell, ask, held_ask = MEMORY[what]
     while True:
-        value, intro = memory_value(rng, what), rng.choice(tell)
+        value, intro = memory_value(rng, what, 0.4 if held else 0.65), rng.choice(tell)
         recall = rng.choice(held_ask) if held and rng.random() < 0.5 else rng.choice(ask)
         if recall in held_ask or held_out(what, value, intro, recall) == held:
             break
@@ -308,50 +344,71 @@ def memory_turns(rng, style, held=False):
     if value in ("owl", "elephant"):
         intro = intro.replace(" a owl", " an owl").replace(" a elephant", " an elephant")
     turns = [Turn(intro, memory_fact(what, value, False), style)]
-    if rng.random() < 0.25:
+    between = int(rng.random() < 0.25) if held else rng.choice([0, 0, 0, 1, 1, 2])
+    for _ in range(between):
         text, fact = question(rng)
         turns.append(Turn(text, fact, style))
     turns.append(Turn(recall, memory_fact(what, value, True), style))
     return turns
 
 
-ELLIPSES = ["And {f}?", "What about {f}?", "How about {f}?", "And what about {f}?", "{f}?"]
-HELD_ELLIPSES = ["And how about {f}?", "And now {f}?"]
+ELLIPSES = ["And {f}?", "What about {f}?", "How about {f}?", "And what about {f}?", "{f}?", "And how about {f}?",
+            "And now {f}?", "Now {f}?", "Good, and {f}?"]
+HELD_ELLIPSES = ["Then what about {f}?", "Okay, and {f}?"]
 REPEATS = ["Say that again.", "Can you repeat that?", "Sorry, what was that?", "Repeat, please.", "Once more?",
-           "What did you say?", "Please repeat that."]
-HELD_REPEATS = ["Please say that again.", "Can you say that again?", "Sorry, what did you say?"]
+           "What did you say?", "Please repeat that.", "Please say that again.", "Can you say that again?",
+           "Sorry, what did you say?", "Say it again.", "Repeat your answer.", "I did not hear you."]
+HELD_REPEATS = ["Say it once more.", "Could you repeat that, please?", "I did not hear that."]
 # Another question about the same thing, which the follow-up calls "it".
 FACETS = {
-    "capital": (["And what is its capital?", "What is the capital?", "And the capital?", "Which city is its capital?"],
-                ["Name its capital.", "And what is the capital?"]),
-    "continent": (["On which continent is it?", "And the continent?", "Which continent is that?", "What continent is it in?"],
-                  ["And on which continent is it?", "Which continent is it in?"]),
-    "legs": (["How many legs does it have?", "And how many legs?", "Tell me how many legs it has."],
-             ["And how many legs does it have?"]),
-    "sound": (["What sound does it make?", "And what does it say?", "Which noise is that?", "What does it say?"],
-              ["And what sound does it make?"]),
-    "young": (["What is its baby called?", "And its young?", "What do you call its baby?"],
-              ["And what is its baby called?"]),
-    "kind": (["What kind of thing is it?", "And what is it?", "What sort of thing is that?"],
-             ["And what kind of thing is it?"]),
-    "month number": (["What number is it?", "Which month of the year is it?", "And its number?"],
-                     ["And what number is it?"]),
-    "month length": (["How many days does it have?", "And how many days?", "How long is it in days?"],
-                     ["And how many days does it have?"]),
+    "capital": (["And what is its capital?", "What is the capital?", "And the capital?", "Which city is its capital?",
+                 "Name its capital.", "And what is the capital?", "And its capital?"],
+                ["Tell me its capital.", "And which city is the capital?"]),
+    "continent": (["On which continent is it?", "And the continent?", "Which continent is that?", "What continent is it in?",
+                   "And on which continent is it?", "Which continent is it in?", "And its continent?"],
+                  ["And which continent is it on?", "Tell me its continent."]),
+    "legs": (["How many legs does it have?", "And how many legs?", "Tell me how many legs it has.",
+              "And how many legs does it have?", "Count its legs."],
+             ["And how many legs has it?"]),
+    "sound": (["What sound does it make?", "And what does it say?", "Which noise is that?", "What does it say?",
+               "And what sound does it make?", "And its sound?", "Tell me its sound."],
+              ["And which sound does it make?"]),
+    "young": (["What is its baby called?", "And its young?", "What do you call its baby?",
+               "And what is its baby called?", "And its baby?"],
+              ["And what do you call its young?"]),
+    "kind": (["What kind of thing is it?", "And what is it?", "What sort of thing is that?",
+              "And what kind of thing is it?", "What is that?"],
+             ["And what sort of thing is it?"]),
+    "month number": (["What number is it?", "Which month of the year is it?", "And its number?",
+                      "And what number is it?", "Tell me its number."],
+                     ["And which number is it?"]),
+    "month length": (["How many days does it have?", "And how many days?", "How long is it in days?",
+                      "And how many days does it have?", "Tell me how many days it has."],
+                     ["And how many days are in it?"]),
 }
 FACET_GROUPS = [("capital", "continent", "country"), ("legs", "sound", "young", "kind"),
                 ("month number", "month length", "month after", "month before")]
-STEPS = {"after": (["And the next one?", "And then?", "And after that?", "What comes next?"],
-                   ["And the one after that?", "And what comes next?"]),
-         "before": (["And the one before?", "And before that?", "What comes before that?"],
-                    ["And the one before that?", "And what comes before that?"])}
+STEPS = {"after": (["And the next one?", "And then?", "And after that?", "What comes next?", "And the one after that?",
+                    "And what comes next?", "What comes after that?", "The next one?", "And what is next?", "Next?",
+                    "And which one is after that?"],
+                   ["And which one comes next?", "And what comes after that?"]),
+         "before": (["And the one before?", "And before that?", "What comes before that?", "And the one before that?",
+                     "And what comes before that?", "The one before that?", "And what is before that?", "And one before?",
+                     "And which one is before that?"],
+                    ["And which one comes before that?", "And just before that?"])}
 ON_RESULT = {
-    "sum": (["Add {k}.", "Now add {k}.", "Add {k} to that.", "And plus {k}?", "Plus {k}?"],
-            ["And now add {k}.", "Now plus {k}?"]),
-    "difference": (["Take away {k}.", "Now take away {k}.", "Subtract {k} from that.", "And minus {k}?", "Minus {k}?"],
-                   ["And now take away {k}.", "Now minus {k}?"]),
-    "parity": (["Is that even or odd?", "Is it even or odd?", "Even or odd?"], ["And is that even or odd?"]),
+    "sum": (["Add {k}.", "Now add {k}.", "Add {k} to that.", "And plus {k}?", "Plus {k}?", "And now add {k}.",
+             "Now plus {k}?", "And add {k} to it.", "Plus {k} more?", "Add {k} more."],
+            ["Then add {k}.", "And what is that plus {k}?"]),
+    "difference": (["Take away {k}.", "Now take away {k}.", "Subtract {k} from that.", "And minus {k}?", "Minus {k}?",
+                    "And now take away {k}.", "Now minus {k}?", "Now subtract {k}.", "Take {k} away from that.",
+                    "And take away {k} from it."],
+                   ["Then take away {k}.", "And what is that minus {k}?"]),
+    "parity": (["Is that even or odd?", "Is it even or odd?", "Even or odd?", "And is that even or odd?",
+                "And even or odd?"], ["And is it even or odd?"]),
 }
+# How often the corpus takes each kind when a turn allows several; the held-out set takes them evenly.
+FOLLOW_WEIGHTS = {"ellipsis": 1, "facet": 1.3, "step": 2, "on result": 1.6, "repeat": 1}
 
 
 def follow_up(rng, prev: Fact, held=False):
@@ -385,10 +442,15 @@ def follow_up(rng, prev: Fact, held=False):
             options.append((*ON_RESULT[name], BY_NAME[name].by_key[key], {"k": k}, "on result"))
     if not options or rng.random() < 0.06:
         options = [(REPEATS, HELD_REPEATS, prev, {}, "repeat")]
-    train, held_templates, fact, slots, kind = rng.choice(options)
     if held:
-        # Half new phrasings, half known phrasings for a pair of facts held out.
-        templates = held_templates if rng.random() < 0.5 else [
+        option = rng.choice(options)
+    else:
+        option = rng.choices(options, [FOLLOW_WEIGHTS[o[-1]] for o in options])[0]
+    train, held_templates, fact, slots, kind = option
+    if held:
+        # New phrasings, or known phrasings for a pair of facts held out. The latter are often
+        # not to be had, so that about four in five are new phrasings.
+        templates = held_templates if rng.random() < 0.72 else [
             t for t in train if held_out(prev.topic, prev.key, fact.key, t)]
     else:
         templates = [t for t in train if not held_out(prev.topic, prev.key, fact.key, t)]
@@ -401,9 +463,9 @@ def pick_system(rng):
     """(system prompt, style). Without a prompt the style is drawn evenly: that is the mix."""
     style = rng.choice(STYLES)
     roll = rng.random()
-    if roll < 0.5:
+    if roll < 0.46:
         return "", style
-    if roll < 0.58:
+    if roll < 0.53:
         text = " ".join(rng.sample(NEUTRAL, rng.choice([1, 1, 2])))
         return text, style
     return system_prompt(rng, style), style
@@ -419,25 +481,25 @@ def training_conversation(rng) -> Conversation:
     system, style = pick_system(rng)
     roll = rng.random()
     turns = []
-    if roll < 0.06:
+    if roll < 0.16:
         turns = memory_turns(rng, style)
-    elif roll < 0.10:
+    elif roll < 0.19:
         text, fact = question(rng)
         # The user's wish comes later than the system prompt; to keep the two
         # from quarrelling the corpus has it only without a system prompt.
         system, turns = "", [Turn(inline(rng, style, text), fact, style)]
     else:
-        if roll < 0.60:
+        if roll < 0.48:
             count = 1
-        elif roll < 0.88:
+        elif roll < 0.86:
             count = 2
-        elif roll < 0.98:
+        elif roll < 0.985:
             count = rng.randint(3, 6)
         else:
             count = rng.randint(8, 24)  # teaches that far positions are nothing special
         while len(turns) < count:
             nxt = None
-            if turns and rng.random() < 0.75:
+            if turns and rng.random() < 0.85:
                 nxt = follow_up(rng, turns[-1].fact)
             if nxt:
                 turns.append(Turn(disturb(rng, nxt[0]) if nxt[2] != "ellipsis" else nxt[0], nxt[1], style))
@@ -478,19 +540,24 @@ def unseen_single(rng, n, phrasing, style=None, topics=None):
     return out
 
 
+# The shares that the held-out set had before the corpus got more templates; kept, so that it gets no easier.
+UNSEEN_KINDS = {"ellipsis": 47.4, "memory": 19.9, "repeat": 12.6, "facet": 9.0, "on result": 7.1, "step": 4.0}
+
+
 def unseen_follow_ups(rng, n):
     """n two-turn (or memory) conversations; the last turn is held out. No system prompt."""
     out = []
     while len(out) < n:
         style = rng.choice(STYLES)
-        if rng.random() < 0.15:
-            turns, kind = memory_turns(rng, style, held=True), "memory"
+        kind = rng.choices(list(UNSEEN_KINDS), UNSEEN_KINDS.values())[0]
+        if kind == "memory":
+            turns = memory_turns(rng, style, held=True)
         else:
-            text, fact = question(rng)
-            nxt = follow_up(rng, fact, held=True)
-            if not nxt:
-                continue
-            turns, kind = [Turn(text, fact, style), Turn(nxt[0], nxt[1], style)], nxt[2]
+            nxt = None
+            while not nxt or nxt[2] != kind:
+                text, fact = question(rng)
+                nxt = follow_up(rng, fact, held=True)
+            turns = [Turn(text, fact, style), Turn(nxt[0], nxt[1], style)]
         out.append(Conversation("", turns, turns[-1].fact.topic, kind))
     return out
 

@@ -162,6 +162,8 @@ def train(tok, args, folder: Path, curve: Path):
     rng = random.Random(args.seed + 1)
     packer = Packer(tok, rng, args.rows)
     model = LlamaForCausalLM(llama_config(tok.get_vocab_size(), args.hidden, args.layers, args.ffn))
+    if args.begin_from:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(args.begin_from, dtype=torch.float32).state_dict())
     model.train()
     print(f"parameters {sum(p.numel() for p in model.parameters())}", flush=True)
     probe_rng = random.Random(args.seed + 2)
@@ -190,8 +192,8 @@ def train(tok, args, folder: Path, curve: Path):
         packer.long, average, rows, begin = old["long"], old["average"], old["rows"], old["step"]
     start, seen, total, count = time.time(), begin * args.rows * ROW, 0.0, 0
     for step in range(begin, args.steps):
-        # Warm up, stay, and fall to zero over the last third.
-        rate = args.rate * min(1, (step + 1) / 60, (args.steps - step) / (args.steps / 3))
+        # Warm up, stay, and fall to zero over the last part.
+        rate = args.rate * min(1, (step + 1) / 60, (args.steps - step) / (args.steps * args.fall))
         muon.lr = adam.param_groups[0]["lr"] = rate
         batch = packer.batch()
         loss, n = answer_loss(model, batch)
