@@ -7,6 +7,7 @@ use tiger_formats::peft;
 use tiger_formats::{Architecture, Module};
 use tiger_kernels::ops::lora::LoraPair;
 
+use crate::random::uniform;
 use crate::weights::ModelError;
 
 /// Lanes that the rank of A is padded to.
@@ -285,13 +286,4 @@ fn fill_pair(pair: &mut LoraPair, tensors: &peft::LoraPair) {
             pair.b[r * pair.n + i] = tensors.b[i * pair.rank + r];
         }
     }
-}
-
-/// SplitMix64 (Steele et al. 2014), as a uniform in [0, 1).
-fn uniform(state: &mut u64) -> f64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }

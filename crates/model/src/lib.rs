@@ -4,6 +4,7 @@
 pub mod adapter;
 pub mod batch;
 pub mod kv;
+mod random;
 pub mod train;
 pub mod weights;
 

@@ -16,6 +16,7 @@ use tiger_kernels::ops::swiglu::{swiglu, swiglu_backward};
 
 use crate::adapter::{Adapter, AdapterGradients};
 use crate::batch::{LayerBuffers, LayerIo, Rows, Segment, Workspace, pick_rows, resize};
+use crate::random::mix;
 use crate::weights::Model;
 
 /// Bytes of one chunk of logits; [T, V] never exists whole.
@@ -413,12 +414,4 @@ impl DropoutMask {
         out.clear();
         out.extend(x.iter().enumerate().map(|(i, value)| if mix(key ^ i as u64) >> 32 < threshold { 0.0 } else { value * scale }));
     }
-}
-
-/// SplitMix64's finaliser (Steele et al. 2014).
-fn mix(value: u64) -> u64 {
-    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
