@@ -57,8 +57,13 @@ fn replace_generation_tags(source: &str) -> String {
     while let Some(at) = rest.find("{%") {
         let (before, tag) = rest.split_at(at);
         out.push_str(before);
-        let Some(end) = tag.find("%}") else { break };
-        let inner = &tag[2..end];
+        rest = &tag[2..];
+        // From behind the opening: in `{%}` the two overlap.
+        let Some(end) = rest.find("%}") else {
+            out.push_str("{%");
+            break;
+        };
+        let inner = &rest[..end];
         let word = inner.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace());
         match word {
             "generation" => out.push_str(&format!("{{%{}%}}", inner.replacen(word, "with _generation = true", 1))),
@@ -66,11 +71,10 @@ fn replace_generation_tags(source: &str) -> String {
             // Only the opening is consumed: what looks like a tag's end may lie inside a string.
             _ => {
                 out.push_str("{%");
-                rest = &tag[2..];
                 continue;
             }
         }
-        rest = &tag[end + 2..];
+        rest = &rest[end + 2..];
     }
     out.push_str(rest);
     out

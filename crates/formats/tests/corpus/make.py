@@ -171,6 +171,7 @@ TEMPLATES = {
     "include": "{% include 'x' %}{% import 'y' as y %}",
     "extends": "{% extends 'chat_template' %}{% block a %}{% endblock %}",
     "include_self": "{% include 'chat_template' %}",
+    "overlapping_tag": "{%}{{ messages[0].content }}{{ '{%' }}",
     "blocks": "{% block a %}{{ self.a() }}{% endblock %}",
     "super": "{% block a %}{{ super() }}{% endblock %}",
     "unclosed_generation": "{% generation %}x",

@@ -143,6 +143,15 @@ fn generation_tags_keep_their_white_space_rules() {
 }
 
 #[test]
+fn what_only_looks_like_a_tag_stays() {
+    for (source, text) in [("a{{ '{%' }}b", "a{%b"), ("{{ '{% generation' }}", "{% generation"), ("{{ '%}' }}{# {% #}.", "%}.")] {
+        let template = compile(source, &json!({})).unwrap();
+        assert_eq!(template.render(&ask("x"), &how(Ending::Closed)).unwrap(), text, "{source}");
+    }
+    assert!(compile("{%}", &json!({})).is_err());
+}
+
+#[test]
 fn hostile_templates_are_stopped() {
     let cases = [
         ("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", "steps"),
