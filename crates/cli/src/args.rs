@@ -71,6 +71,7 @@ pub enum PrecisionArg {
     F32,
     Bf16,
     Int8,
+    Int4,
 }
 
 impl From<PrecisionArg> for tiger_model::Precision {
@@ -79,6 +80,7 @@ impl From<PrecisionArg> for tiger_model::Precision {
             PrecisionArg::F32 => Self::F32,
             PrecisionArg::Bf16 => Self::Bf16,
             PrecisionArg::Int8 => Self::Int8,
+            PrecisionArg::Int4 => Self::Int4,
         }
     }
 }

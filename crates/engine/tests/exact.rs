@@ -40,7 +40,7 @@ fn others(handle: &Handle, count: usize) -> Vec<tiger_engine::Generation> {
 
 #[test]
 fn among_others_with_other_adapters() {
-    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8, Precision::Int4] {
         let expected = alone(precision);
         let (_engine, handle) = start(config(), Arc::new(FakeSource::new(precision)));
         let mut company = others(&handle, 31);

@@ -113,7 +113,7 @@ fn main() {
     let threads = arguments.iter().find_map(|a| a.parse().ok()).or(std::thread::available_parallelism().map(usize::from).ok());
     let cpu = Cpu::new(threads.unwrap_or(1), None);
     println!("{:?}, {} threads", cpu.isa(), cpu.threads());
-    for precision in [Precision::Bf16, Precision::Int8, Precision::F32] {
+    for precision in [Precision::Bf16, Precision::Int8, Precision::Int4, Precision::F32] {
         let name = format!("{precision:?}").to_lowercase();
         if arguments.iter().any(|a| a.parse::<usize>().is_err() && *a != name) {
             continue;
@@ -126,7 +126,17 @@ fn main() {
             for rows in ROWS {
                 let (x, mut y) = (values(rows * k), vec![0.0; rows * n]);
                 linear(&cpu, &x, &bench.weights[0], &mut y, Epilogue::Store);
-                check(&x, &y, |i| row(&bench.weights[0], i), [n, k], if precision == Precision::Int8 { 0.1 } else { 0.02 });
+                check(
+                    &x,
+                    &y,
+                    |i| row(&bench.weights[0], i),
+                    [n, k],
+                    match precision {
+                        Precision::Int4 => 0.4,
+                        Precision::Int8 => 0.1,
+                        _ => 0.02,
+                    },
+                );
                 bench.line("forward ", rows, |w| linear(&cpu, &x, w, &mut y, Epilogue::Store));
             }
             for rows in [32, 128, 512] {

@@ -13,7 +13,12 @@ const TOLERANCE_INT8: f64 = 0.012;
 /// The same with outlier channels.
 const TOLERANCE_INT8_OUTLIERS: f64 = 0.02;
 
-const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
+/// The same for int4, and how much of the error of a scale that just maps the largest magnitude to −8 may be left.
+const TOLERANCE_INT4: f64 = 0.078;
+const TOLERANCE_INT4_OUTLIERS: f64 = 0.082;
+const INT4_OF_NAIVE: f64 = 0.945;
+
+const PRECISIONS: [Precision; 4] = [Precision::F32, Precision::Bf16, Precision::Int8, Precision::Int4];
 /// [N, K]: small, odd, and beyond each block of K and panel of N.
 const SHAPES: [[usize; 2]; 7] = [[1, 1], [64, 64], [3, 7], [70, 129], [130, 1100], [200, 2500], [65, 4100]];
 
@@ -131,12 +136,18 @@ fn forward_agrees_with_f64() {
 }
 
 #[test]
-fn int8_error_is_small_also_with_outlier_channels() {
+fn integer_error_is_small_also_with_outlier_channels() {
     let cpu = Cpu::new(2, None);
-    for (outliers, tolerance) in [(0, TOLERANCE_INT8), (6, TOLERANCE_INT8_OUTLIERS)] {
+    let cases = [
+        (Precision::Int8, 0, TOLERANCE_INT8),
+        (Precision::Int8, 6, TOLERANCE_INT8_OUTLIERS),
+        (Precision::Int4, 0, TOLERANCE_INT4),
+        (Precision::Int4, 6, TOLERANCE_INT4_OUTLIERS),
+    ];
+    for (precision, outliers, tolerance) in cases {
         let [n, k] = [192, 2048];
         let values: Vec<f32> = Random(1).values(n * k).iter().map(|v| v / (k as f32).sqrt()).collect();
-        let w = Weight::pack(&cpu, Precision::Int8, k, &[Raw { dtype: RawType::F32, bytes: &bytes(&values), rows: n }]);
+        let w = Weight::pack(&cpu, precision, k, &[Raw { dtype: RawType::F32, bytes: &bytes(&values), rows: n }]);
         let mut x = Random(2).values(16 * k);
         for row in x.chunks_exact_mut(k) {
             for i in 0..outliers {
@@ -144,17 +155,37 @@ fn int8_error_is_small_also_with_outlier_channels() {
             }
         }
         let error = mean_error(&forward(&cpu, &x, &w), &reference(&x, &values, k, &vec![0.0; 16 * n]));
-        println!("int8 with {outliers} outlier channels of {k}: error {:.2} %", 100.0 * error);
-        assert!(error < tolerance, "{outliers} outliers: {error:e}");
+        println!("{precision:?} with {outliers} outlier channels of {k}: error {:.2} %", 100.0 * error);
+        assert!(error < tolerance, "{precision:?}, {outliers} outliers: {error:e}");
         // The error is that of quantisation, not of the sums.
-        assert!(error > 1e-3, "{outliers} outliers: {error:e}");
+        assert!(error > 1e-3, "{precision:?}, {outliers} outliers: {error:e}");
     }
+}
+
+#[test]
+fn int4_scales_leave_less_error_than_the_largest_magnitude_would() {
+    let cpu = Cpu::new(2, None);
+    let [n, k] = [128, 1024];
+    let values = Random(22).values(n * k);
+    let w = Weight::pack(&cpu, Precision::Int4, k, &[Raw { dtype: RawType::F32, bytes: &bytes(&values), rows: n }]);
+    let error = |got: &[f32]| got.iter().zip(&values).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+    let naive: Vec<f32> = values
+        .chunks_exact(32)
+        .flat_map(|group| {
+            let extreme = group.iter().fold(0.0, |e: f32, v| if v.abs() > e.abs() { *v } else { e });
+            group.iter().map(move |v| (v / extreme * -8.0).round().clamp(-8.0, 7.0) * extreme / -8.0)
+        })
+        .collect();
+    let ratio = error(&rows(&w)) / error(&naive);
+    println!("int4: {ratio:.3} of the naive scale's error");
+    assert!(ratio < INT4_OF_NAIVE, "{ratio}");
 }
 
 #[test]
 fn backward_agrees_with_f64() {
     let cpu = Cpu::new(2, None);
-    for (precision, tolerance) in [(Precision::F32, TOLERANCE_F32), (Precision::Bf16, TOLERANCE_BF16), (Precision::Int8, TOLERANCE_BF16)] {
+    for precision in PRECISIONS {
+        let tolerance = if precision == Precision::F32 { TOLERANCE_F32 } else { TOLERANCE_BF16 };
         for [n, k] in SHAPES {
             let w = weight(&cpu, precision, [n, k], 4);
             let dy = Random(5).values(9 * n);
@@ -278,6 +309,13 @@ fn every_checkpoint_type_is_packed_rounded_and_stacked() {
                     for (got, values) in got.chunks_exact(k).zip(values.chunks_exact(k)) {
                         let max = values.iter().fold(0f32, |m, v| m.max(v.abs()));
                         assert!(got.iter().zip(values).all(|(a, b)| (a - b).abs() <= 0.51 * max / 126.0));
+                    }
+                }
+                Precision::Int4 => {
+                    for (got, values) in got.chunks_exact(k).zip(values.chunks_exact(k)) {
+                        let max = values.iter().fold(0f32, |m, v| m.max(v.abs()));
+                        // A step, where the magnitude of the other sign is cut to 7.
+                        assert!(got.iter().zip(values).all(|(a, b)| (a - b).abs() <= 1.1 * max / 8.0));
                     }
                 }
             }

@@ -59,9 +59,10 @@ impl Model {
     pub fn load(cpu: &Cpu, checkpoint: &Checkpoint, precision: Precision, progress: &mut dyn FnMut(f32)) -> Result<Model, ModelError> {
         let architecture = checkpoint.architecture().clone();
         let read = Reader { cpu, checkpoint, precision };
-        let table = if architecture.tied { precision } else { embedding_precision(precision) };
+        let table = if architecture.tied { head_precision(precision) } else { embedding_precision(precision) };
         let embedding = Reader { precision: table, ..read }.linear(architecture.hidden, &[modules::EMBEDDING])?;
-        let head = if architecture.tied { None } else { Some(read.linear(architecture.hidden, &[modules::HEAD])?) };
+        let head_reader = Reader { precision: head_precision(precision), ..read };
+        let head = if architecture.tied { None } else { Some(head_reader.linear(architecture.hidden, &[modules::HEAD])?) };
         let mut layers = Vec::with_capacity(architecture.layers);
         for index in 0..architecture.layers {
             layers.push(read.layer(&architecture, index)?);
@@ -96,9 +97,9 @@ impl Model {
                 down_bias: bias(a.mlp_bias, c),
             })
             .collect();
-        let table = if a.tied { precision } else { embedding_precision(precision) };
+        let table = if a.tied { head_precision(precision) } else { embedding_precision(precision) };
         let embedding = weight(table, a.vocab, c);
-        let head = (!a.tied).then(|| weight(precision, a.vocab, c));
+        let head = (!a.tied).then(|| weight(head_precision(precision), a.vocab, c));
         let inverse_frequencies = inverse_frequencies(a);
         Model { architecture: a.clone(), precision, embedding, head, layers, norm: vec![1.0; c], inverse_frequencies }
     }
@@ -124,14 +125,15 @@ impl Model {
         let per_value = |p: Precision| match p {
             Precision::F32 => 4.0,
             Precision::Bf16 => 2.0,
-            // One byte and a share of a group's scale.
-            Precision::Int8 => 1.0 + 4.0 / 128.0,
+            // Integers and a share of a group's scale.
+            Precision::Int8 => 1.0 + 2.0 / 128.0,
+            Precision::Int4 => 0.5 + 2.0 / 32.0,
         };
         let table = (architecture.vocab * architecture.hidden) as f64;
         let tables = if architecture.tied { 1.0 } else { 2.0 };
         let inner = architecture.parameters() as f64 - tables * table;
         let embedding = if architecture.tied { 0.0 } else { table * per_value(embedding_precision(precision)) };
-        ((inner + table) * per_value(precision) + embedding) as u64
+        (inner * per_value(precision) + table * per_value(head_precision(precision)) + embedding) as u64
     }
 
     /// Bytes of one KV page, all layers.
@@ -171,9 +173,18 @@ impl Model {
     }
 }
 
-/// An int8 table that is only looked up saves little and costs accuracy.
+/// A table that is only looked up costs no time: more bits for accuracy.
 fn embedding_precision(precision: Precision) -> Precision {
-    if precision == Precision::Int8 { Precision::Bf16 } else { precision }
+    match precision {
+        Precision::F32 => Precision::F32,
+        Precision::Bf16 | Precision::Int8 => Precision::Bf16,
+        Precision::Int4 => Precision::Int8,
+    }
+}
+
+/// The head decides between tokens whose logits lie close together: four bits would cost more there than anywhere else.
+fn head_precision(precision: Precision) -> Precision {
+    if precision == Precision::Int4 { Precision::Int8 } else { precision }
 }
 
 /// θ^(−2i/D) with the scaling of the config (Llama-3: Meta's reference `apply_scaling`, as published with Llama 3.1).

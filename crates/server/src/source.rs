@@ -43,7 +43,7 @@ impl Source for Weights {
     fn base_bytes(&self, id: &BaseId) -> Result<u64, String> {
         let base = self.bases.get(&id.0).ok_or_else(|| format!("there is no base model `{}`", id.0))?;
         let facts = base.facts().map_err(|error| error.message().to_owned())?;
-        Ok((facts.architecture.parameters() as f64 * bytes_per_parameter(self.precision)) as u64)
+        Ok(Model::bytes_of(&facts.architecture, self.precision))
     }
 
     fn adapter(&self, base: &BaseId, id: &AdapterId) -> Result<Arc<Adapter>, String> {
@@ -51,16 +51,6 @@ impl Source for Weights {
         let facts = base.facts().map_err(|error| error.message().to_owned())?;
         let bytes = self.runtime.block_on(self.store.blob(&hex(&id.0))).map_err(|error| error.to_string())?;
         Adapter::from_bytes(&facts.architecture, &bytes).map(Arc::new).map_err(|error| error.to_string())
-    }
-}
-
-/// Bytes of one packed weight, its scales included.
-fn bytes_per_parameter(precision: Precision) -> f64 {
-    match precision {
-        Precision::F32 => 4.0,
-        Precision::Bf16 => 2.0,
-        // A scale of four bytes for 128 weights, rounded up for padding.
-        Precision::Int8 => 1.0 + 4.0 / 64.0,
     }
 }
 

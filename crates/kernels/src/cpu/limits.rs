@@ -107,11 +107,13 @@ fn chains(isa: Isa, precision: Precision) -> u64 {
         // SAFETY: as above.
         (Isa::Avx512, Precision::Bf16) => return unsafe { x86::bf16_512() },
         // SAFETY: as above.
-        (Isa::Avx512, Precision::Int8) => return unsafe { x86::int8_512() },
+        (Isa::Avx512, Precision::Int8 | Precision::Int4) => return unsafe { x86::int8_512() },
         // SAFETY: as above.
         (Isa::Avx2, Precision::F32 | Precision::Bf16) => return unsafe { x86::f32_256() },
         // SAFETY: as above.
         (Isa::Avx2, Precision::Int8) => return unsafe { x86::int8_256() },
+        // SAFETY: as above.
+        (Isa::Avx2, Precision::Int4) => return unsafe { x86::int4_256() },
         (Isa::Portable, _) => (),
     }
     let _ = (isa, precision);
@@ -160,6 +162,10 @@ mod x86 {
     // Two exact 16-bit products and sums per 32-bit lane and instruction: 4 values of k are two of them and two additions.
     chains!(int8_256, "avx2,fma", _mm256_setzero_si256(), _mm256_set1_epi32(0x0003_0005), 16, |s, a| {
         _mm256_add_epi32(s, _mm256_madd_epi16(s, a))
+    });
+    // 32 exact 8-bit products, summed in pairs to 16 bits, and a sum of those.
+    chains!(int4_256, "avx2,fma", _mm256_setzero_si256(), _mm256_set1_epi32(0x0103_0105), 32, |s, a| {
+        _mm256_add_epi16(s, _mm256_maddubs_epi16(s, a))
     });
     chains!(f32_512, "avx512f", _mm512_setzero_ps(), _mm512_set1_ps(0.5), 16, |s, a| _mm512_fmadd_ps(s, a, a));
     chains!(bf16_512, "avx512f,avx512bf16", _mm512_setzero_ps(), _mm512_set1_epi32(0x3f00_3f00), 32, |s, a: __m512i| {

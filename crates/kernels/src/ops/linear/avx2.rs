@@ -2,11 +2,12 @@
 //! One row takes all 64 columns at once, two rows 32, so that the weights stream through in order.
 //!
 //! Weights stay packed as they are and are unfolded in registers: bf16 by a shift (even k) or a mask (odd k), int8 into even and odd
-//! bytes. `maddubs` would be the obvious int8 instruction, but it saturates; `madd` of 16-bit pairs is exact.
+//! bytes. `maddubs` would be the obvious int8 instruction, but it saturates; `madd` of 16-bit pairs is exact. For int4 `maddubs` is exact:
+//! the eight pairs of a group stay below 8 · 2 · 15 · 127 < 2¹⁵, so that even their sum needs no more than 16 bits.
 
 use super::block::{Ahead, Block, Tile};
-use super::encode::ACTIVATION_GROUP;
-use super::weight::{PANEL, WEIGHT_GROUP};
+use super::encode::Group;
+use super::weight::{INT4_GROUP, INT8_ACTIVATION_GROUP, INT8_WEIGHT_GROUP, PANEL};
 use std::arch::x86_64::*;
 
 /// Columns of a register.
@@ -14,7 +15,9 @@ const LANES: usize = 8;
 /// Rows of the tallest tile.
 const ROWS: usize = 6;
 /// int8: steps (4 of K) of an activation group.
-const GROUP_STEPS: usize = ACTIVATION_GROUP / 4;
+const GROUP_STEPS: usize = INT8_ACTIVATION_GROUP / 4;
+/// int4: steps (8 of K) of a group.
+const INT4_STEPS: usize = INT4_GROUP / 8;
 
 /// Accumulators of a tile of R rows by C registers.
 type Acc<const R: usize, const C: usize> = [[__m256; C]; R];
@@ -64,6 +67,11 @@ block!(
     /// Per activation group: an exact integer sum, then acc = fma(sum, w_scale · x_scale, acc).
     int8_block,
     int8_tile
+);
+block!(
+    /// As int8, the two halves of each byte apart.
+    int4_block,
+    int4_tile
 );
 
 #[target_feature(enable = "avx2,fma")]
@@ -239,15 +247,94 @@ unsafe fn int8_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
                 x = x.add(2);
                 w = w.add(PANEL);
             }
-            let scales = b.scales.add(g * ACTIVATION_GROUP / WEIGHT_GROUP * PANEL + t.col);
-            for c in 0..C {
-                let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(scales.add(c * LANES).cast()));
-                let scale = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits));
-                for (r, sum) in sum.iter().enumerate() {
-                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps((*groups.add(r * b.group_stride)).scale));
-                    total[r][c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[c]), scale, total[r][c]);
-                }
+            let scales = b.scales.add(g * INT8_ACTIVATION_GROUP / INT8_WEIGHT_GROUP * PANEL + t.col);
+            scaled(b, groups, scales, &mut total, |r, c| sum[r][c]);
+        }
+        finish::<R, C>(b, t, &total);
+    }
+}
+
+/// total = fma(sum, w_scale · x_scale, total), for the group that `groups` and `scales` point at.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn scaled<const R: usize, const C: usize>(
+    b: &Block,
+    groups: *const Group,
+    scales: *const u16,
+    total: &mut Acc<R, C>,
+    sum: impl Fn(usize, usize) -> __m256i,
+) {
+    for c in 0..C {
+        // SAFETY: eight scales for each register of columns, and a group of each row.
+        unsafe {
+            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(scales.add(c * LANES).cast()));
+            let scale = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits));
+            for (r, total) in total.iter_mut().enumerate() {
+                let scale = _mm256_mul_ps(scale, _mm256_set1_ps((*groups.add(r * b.group_stride)).scale));
+                total[c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum(r, c)), scale, total[c]);
             }
+        }
+    }
+}
+
+/// As `multiply_pairs`, for four bytes: sums of 16 bits, each of two products.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn multiply_bytes<const R: usize, const C: usize>(
+    sum: &mut [[__m256i; C]; R],
+    x: *const i32,
+    stride: usize,
+    v: impl Fn(usize) -> __m256i,
+) {
+    // SAFETY: R rows of x, `stride` apart.
+    let four = |r: usize| _mm256_set1_epi32(unsafe { x.add(r * stride).read() });
+    if R < C {
+        let mut a = [_mm256_setzero_si256(); R];
+        for (r, a) in a.iter_mut().enumerate() {
+            *a = four(r);
+        }
+        for c in 0..C {
+            let v = v(c);
+            for (sum, a) in sum.iter_mut().zip(a) {
+                sum[c] = _mm256_add_epi16(sum[c], _mm256_maddubs_epi16(v, a));
+            }
+        }
+        return;
+    }
+    let mut columns = [_mm256_setzero_si256(); C];
+    for (c, column) in columns.iter_mut().enumerate() {
+        *column = v(c);
+    }
+    for (r, sum) in sum.iter_mut().enumerate() {
+        let a = four(r);
+        for (sum, v) in sum.iter_mut().zip(columns) {
+            *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(v, a));
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn int4_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
+    // SAFETY: the tile lies in the block; per group the inner loop makes `INT4_STEPS` steps of 64 words of w and eight values of x.
+    unsafe {
+        let mut total = start::<R, C>(b, t);
+        let (mut x, stride) = (b.x.add(t.row * b.x_stride).cast::<i32>(), b.x_stride / size_of::<i32>());
+        let mut w = b.w.add(t.col);
+        let mut ahead = t.ahead;
+        let (low, one) = (_mm256_set1_epi8(0x0f), _mm256_set1_epi16(1));
+        for g in 0..b.steps / INT4_STEPS {
+            let groups = b.groups.add(t.row * b.group_stride + g);
+            let mut sum = [[_mm256_setzero_si256(); C]; R];
+            for _ in 0..INT4_STEPS {
+                multiply_bytes(&mut sum, x, stride, |c| _mm256_and_si256(reread(w.add(c * LANES)), low));
+                multiply_bytes(&mut sum, x.add(1), stride, |c| _mm256_and_si256(_mm256_srli_epi16::<4>(reread(w.add(c * LANES))), low));
+                lines::<C>(&mut ahead);
+                x = x.add(2);
+                w = w.add(PANEL);
+            }
+            scaled(b, groups, b.scales.add(g * PANEL + t.col), &mut total, |r, c| {
+                _mm256_add_epi32(_mm256_madd_epi16(sum[r][c], one), _mm256_set1_epi32((*groups.add(r * b.group_stride)).start))
+            });
         }
         finish::<R, C>(b, t, &total);
     }

@@ -5,8 +5,8 @@
 //! does not saturate.
 
 use super::block::{Block, Tile};
-use super::encode::ACTIVATION_GROUP;
-use super::weight::{PANEL, WEIGHT_GROUP};
+use super::encode::Group;
+use super::weight::{INT4_GROUP, INT8_ACTIVATION_GROUP, INT8_WEIGHT_GROUP, PANEL};
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
@@ -17,7 +17,9 @@ const REGISTERS: usize = PANEL / LANES;
 /// Rows of the tallest tile.
 const ROWS: usize = 6;
 /// int8: steps (4 of K) of an activation group.
-const GROUP_STEPS: usize = ACTIVATION_GROUP / 4;
+const GROUP_STEPS: usize = INT8_ACTIVATION_GROUP / 4;
+/// int4: steps (8 of K) of a group.
+const INT4_STEPS: usize = INT4_GROUP / 8;
 
 /// Accumulators of a tile of R rows.
 type Acc<const R: usize> = [[__m512; REGISTERS]; R];
@@ -60,6 +62,11 @@ block!(
     /// Per activation group: an exact integer sum, then acc = fma(sum, w_scale · x_scale, acc).
     int8_block,
     int8_tile
+);
+block!(
+    /// As int8, the two halves of each byte apart.
+    int4_block,
+    int4_tile
 );
 
 #[target_feature(enable = "avx512f")]
@@ -173,15 +180,64 @@ unsafe fn int8_tile<const R: usize>(b: &Block, t: &Tile) {
                 x = x.add(1);
                 w = w.add(PANEL);
             }
-            let scales = b.scales.add(g * ACTIVATION_GROUP / WEIGHT_GROUP * PANEL);
-            for c in 0..REGISTERS {
-                let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(scales.add(c * LANES).cast()));
-                let scale = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits));
-                for (r, sum) in sum.iter().enumerate() {
-                    let scale = _mm512_mul_ps(scale, _mm512_set1_ps((*groups.add(r * b.group_stride)).scale));
-                    total[r][c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[c]), scale, total[r][c]);
-                }
+            scaled(b, groups, b.scales.add(g * INT8_ACTIVATION_GROUP / INT8_WEIGHT_GROUP * PANEL), &sum, &mut total);
+        }
+        finish::<R>(b, t, &total);
+    }
+}
+
+/// total = fma(sum, w_scale · x_scale, total), for the group that `groups` and `scales` point at.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+unsafe fn scaled<const R: usize>(b: &Block, groups: *const Group, scales: *const u16, sum: &[[__m512i; REGISTERS]; R], total: &mut Acc<R>) {
+    for c in 0..REGISTERS {
+        // SAFETY: 64 scales of the panel, and a group of each row.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(scales.add(c * LANES).cast()));
+            let scale = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits));
+            for (r, sum) in sum.iter().enumerate() {
+                let scale = _mm512_mul_ps(scale, _mm512_set1_ps((*groups.add(r * b.group_stride)).scale));
+                total[r][c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[c]), scale, total[r][c]);
             }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn int4_tile<const R: usize>(b: &Block, t: &Tile) {
+    // SAFETY: the tile lies in the block; per group the inner loop makes `INT4_STEPS` steps of 64 words of w and two words (eight
+    // values) of x.
+    unsafe {
+        let mut total = start::<R>(b, t);
+        let (mut x, stride) = (b.x.add(t.row * b.x_stride).cast::<i32>(), b.x_stride / size_of::<i32>());
+        let mut w = b.w;
+        let mut ahead = t.ahead;
+        let low = _mm512_set1_epi8(0x0f);
+        for g in 0..b.steps / INT4_STEPS {
+            let groups = b.groups.add(t.row * b.group_stride + g);
+            let mut sum = [[_mm512_setzero_si512(); REGISTERS]; R];
+            for (r, sum) in sum.iter_mut().enumerate() {
+                *sum = [_mm512_set1_epi32((*groups.add(r * b.group_stride)).start); REGISTERS];
+            }
+            for _ in 0..INT4_STEPS {
+                let mut v = [_mm512_setzero_si512(); REGISTERS];
+                for (c, v) in v.iter_mut().enumerate() {
+                    *v = _mm512_load_si512(w.add(c * LANES).cast());
+                }
+                for half in 0..2 {
+                    let bytes = v.map(|v| _mm512_and_si512(if half == 0 { v } else { _mm512_srli_epi16::<4>(v) }, low));
+                    for (r, sum) in sum.iter_mut().enumerate() {
+                        let a = _mm512_set1_epi32(x.add(r * stride + half).read());
+                        for (sum, v) in sum.iter_mut().zip(bytes) {
+                            *sum = _mm512_dpbusd_epi32(*sum, v, a);
+                        }
+                    }
+                }
+                ahead.step::<REGISTERS>();
+                x = x.add(2);
+                w = w.add(PANEL);
+            }
+            scaled(b, groups, b.scales.add(g * PANEL), &sum, &mut total);
         }
         finish::<R>(b, t, &total);
     }

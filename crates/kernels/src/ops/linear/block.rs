@@ -13,14 +13,14 @@ pub(super) struct Block {
     /// Packed activations of the first row at the block's first k, and bytes from row to row.
     pub(super) x: *const u8,
     pub(super) x_stride: usize,
-    /// int8: groups of the first row at the block's first k, and groups from row to row.
+    /// Integers: groups of the first row at the block's first k, and groups from row to row.
     pub(super) groups: *const Group,
     pub(super) group_stride: usize,
-    /// The panel's words at the block's first k: 64 words per step (f32: one k, bf16: a pair, int8: four), aligned to 64 bytes.
+    /// The panel's words at the block's first k: 64 words per step (f32: one k, bf16: a pair, int8: four, int4: eight), aligned to 64 bytes.
     pub(super) w: *const u32,
-    /// int8: the panel's scales at the block's first k, bf16 bits, 64 per weight group.
+    /// Integers: the panel's scales at the block's first k, bf16 bits, 64 per weight group.
     pub(super) scales: *const u16,
-    /// Steps: words of K per row; int8: a multiple of a weight group's.
+    /// Steps: words of K per row; integers: a multiple of an activation group's.
     pub(super) steps: usize,
     /// Output of the first row, and elements from row to row; 64 columns of each are written.
     pub(super) y: *mut f32,
@@ -42,9 +42,11 @@ pub(super) fn kernel(isa: Isa, precision: Precision) -> Kernel {
         (Isa::Avx512, Precision::F32) => return super::avx512::f32_block,
         (Isa::Avx512, Precision::Bf16) => return super::avx512::bf16_block,
         (Isa::Avx512, Precision::Int8) => return super::avx512::int8_block,
+        (Isa::Avx512, Precision::Int4) => return super::avx512::int4_block,
         (Isa::Avx2, Precision::F32) => return super::avx2::f32_block,
         (Isa::Avx2, Precision::Bf16) => return super::avx2::bf16_block,
         (Isa::Avx2, Precision::Int8) => return super::avx2::int8_block,
+        (Isa::Avx2, Precision::Int4) => return super::avx2::int4_block,
         (Isa::Portable, _) => (),
     }
     let _ = isa;
@@ -52,6 +54,7 @@ pub(super) fn kernel(isa: Isa, precision: Precision) -> Kernel {
         Precision::F32 => super::portable::f32_block,
         Precision::Bf16 => super::portable::bf16_block,
         Precision::Int8 => super::portable::int8_block,
+        Precision::Int4 => super::portable::int4_block,
     }
 }
 

@@ -27,7 +27,7 @@ const ROWS_PER_TASK: usize = 96;
 pub(super) struct Words {
     /// 64 words per step, aligned to 64 bytes.
     pub(super) at: *const u32,
-    /// int8: 64 scales per weight group.
+    /// Integers: 64 scales per weight group.
     pub(super) scales: *const u16,
     /// What this thread will probably read next.
     pub(super) next: *const u32,
@@ -76,7 +76,7 @@ pub(super) fn product(cpu: &Cpu, x: &[f32], panels: &dyn Panels, y: &mut [f32], 
     let rows = total.div_ceil(total.div_ceil(most));
     for (x, y) in x.chunks(rows * shape.k).zip(y.chunks_mut(rows * shape.n)) {
         let rows = x.len() / shape.k;
-        let packed = Activations::pack(cpu, form, x, [shape.k, shape.padded_k]);
+        let packed = Activations::pack(cpu, shape.precision, x, [shape.k, shape.padded_k]);
         let count = shape.n.div_ceil(PANEL);
         let parts = (TASKS_PER_THREAD * cpu.threads()).div_ceil(count).clamp(1, rows.div_ceil(ROWS_PER_TASK));
         let y = Split::new(y.as_mut_ptr());

@@ -4,16 +4,13 @@
 //! A packed row depends on that row alone, and its numbers are the same on every instruction set.
 
 use super::Precision;
-use super::weight::WEIGHT_GROUP;
+use super::weight::{INT4_GROUP, INT8_ACTIVATION_GROUP, grouping};
 use crate::cpu::memory::{Borrowed, LINE_BYTES, Split};
 use crate::{Cpu, Isa};
 use std::mem::MaybeUninit;
 
-/// K per scale of an int8 activation. With outlier channels the error of an output is about 2 % for groups of 128, 1.5 % for 64 and 1 %
-/// for 32; a group costs 12 multiply-adds of a tile, so 64 is the middle.
-pub(super) const ACTIVATION_GROUP: usize = 64;
 /// Groups below this largest magnitude are zero: 127 / magnitude would not be finite.
-const SMALLEST_MAGNITUDE: f32 = 1e-36;
+pub(super) const SMALLEST_MAGNITUDE: f32 = 1e-36;
 /// Elements below which packing is not worth a second thread.
 const SERIAL_ELEMENTS: usize = 32 * 1024;
 
@@ -40,7 +37,7 @@ impl Form {
             (Precision::Bf16, Isa::Avx512) => Form::Bf16,
             (Precision::Bf16, _) => Form::RoundedF32,
             (Precision::Int8, Isa::Avx2) => Form::I16Swapped,
-            (Precision::Int8, _) => Form::I8,
+            (Precision::Int8 | Precision::Int4, _) => Form::I8,
         }
     }
 
@@ -59,7 +56,7 @@ impl Form {
 pub(super) struct Group {
     /// Value of one step.
     pub(super) scale: f32,
-    /// −128 · Σ q, the start of an integer sum over weights stored as w + 128.
+    /// −z · Σ q, the start of an integer sum over weights stored as w + z.
     pub(super) start: i32,
 }
 
@@ -68,8 +65,9 @@ pub(super) struct Activations<'a> {
     pub(super) form: Form,
     /// Bytes from row to row.
     pub(super) stride: usize,
-    /// Groups of a row; 0 unless int8.
+    /// Groups of a row, and K in each; 0 for floats.
     pub(super) groups: usize,
+    group_k: usize,
     rows: Borrowed<'a>,
     group_rows: Borrowed<'a>,
 }
@@ -81,15 +79,18 @@ impl<'a> Activations<'a> {
     }
 
     /// Packs x `[rows, k]`, each row padded with zeros to `padded_k`.
-    pub(super) fn pack(cpu: &'a Cpu, form: Form, x: &[f32], [k, padded_k]: [usize; 2]) -> Activations<'a> {
+    pub(super) fn pack(cpu: &'a Cpu, precision: Precision, x: &[f32], [k, padded_k]: [usize; 2]) -> Activations<'a> {
         let rows = x.len() / k;
+        let form = Form::of(cpu.isa(), precision);
         let stride = Activations::stride(form, padded_k);
-        let groups = if matches!(form, Form::I8 | Form::I16Swapped) { padded_k / ACTIVATION_GROUP } else { 0 };
+        let (group_k, zero) = grouping(precision).map_or((0, 0), |g| (g.activation, g.zero));
+        let groups = padded_k.checked_div(group_k).unwrap_or(0);
         let scratch = cpu.scratch();
         let packed = Activations {
             form,
             stride,
             groups,
+            group_k,
             rows: scratch.borrow(rows * stride),
             group_rows: scratch.borrow(rows * groups * size_of::<Group>()),
         };
@@ -104,6 +105,8 @@ impl<'a> Activations<'a> {
                         form,
                         out: bytes.get().add(row * stride),
                         padded_k,
+                        zero,
+                        group_k,
                         groups: std::slice::from_raw_parts_mut(group_rows.get().add(row * groups), groups),
                     }
                 };
@@ -120,7 +123,7 @@ impl<'a> Activations<'a> {
 
     /// Groups of a row from `k` on.
     pub(super) fn group(&self, row: usize, k: usize) -> *const Group {
-        self.group_rows.as_ptr().cast::<Group>().wrapping_add(row * self.groups + k / ACTIVATION_GROUP)
+        self.group_rows.as_ptr().cast::<Group>().wrapping_add(row * self.groups + k.checked_div(self.group_k).unwrap_or(0))
     }
 }
 
@@ -130,6 +133,9 @@ struct Row<'a> {
     form: Form,
     out: *mut u8,
     padded_k: usize,
+    /// Stored value of a zero weight, and K per group.
+    zero: i32,
+    group_k: usize,
     groups: &'a mut [MaybeUninit<Group>],
 }
 
@@ -173,7 +179,10 @@ fn pack_row_with(mut row: Row<'_>) {
         Form::RoundedF32 => write_all(unsafe { row.elements::<f32>() }, x, |v| f32::from_bits(bf16_rounded(v))),
         // SAFETY: as above.
         Form::Bf16 => write_all(unsafe { row.elements::<u16>() }, x, bf16_bits),
-        Form::I8 | Form::I16Swapped => quantise_row(row),
+        Form::I8 | Form::I16Swapped => match row.group_k {
+            INT4_GROUP => quantise_row::<INT4_GROUP>(row),
+            _ => quantise_row::<INT8_ACTIVATION_GROUP>(row),
+        },
     }
 }
 
@@ -189,12 +198,13 @@ fn write_all<T: Default>(out: &mut [MaybeUninit<T>], x: &[f32], convert: impl Fn
 }
 
 #[inline(always)]
-fn quantise_row(row: Row<'_>) {
-    let mut padded = [0.0; ACTIVATION_GROUP];
+fn quantise_row<const G: usize>(row: Row<'_>) {
+    debug_assert_eq!(row.group_k, G);
+    let mut padded = [0.0; G];
     for (g, group) in row.groups.iter_mut().enumerate() {
-        let from = g * ACTIVATION_GROUP;
-        let left = row.x.len().saturating_sub(from).min(ACTIVATION_GROUP);
-        let values: &[f32; ACTIVATION_GROUP] = match row.x.get(from..).and_then(|x| x.first_chunk()) {
+        let from = g * G;
+        let left = row.x.len().saturating_sub(from).min(G);
+        let values: &[f32; G] = match row.x.get(from..).and_then(|x| x.first_chunk()) {
             Some(values) => values,
             None => {
                 padded.fill(0.0);
@@ -202,17 +212,17 @@ fn quantise_row(row: Row<'_>) {
                 &padded
             }
         };
-        let mut q = [0i16; ACTIVATION_GROUP];
-        group.write(quantise(values, &mut q));
+        let mut q = [0i16; G];
+        group.write(quantise(values, row.zero, &mut q));
         // SAFETY: group g lies at its place in a row of `padded_k` elements.
         unsafe {
             match row.form {
-                Form::I8 => row.out.add(from).cast::<[i8; ACTIVATION_GROUP]>().write(q.map(|q| q as i8)),
+                Form::I8 => row.out.add(from).cast::<[i8; G]>().write(q.map(|q| q as i8)),
                 _ => {
                     for quad in q.as_chunks_mut::<4>().0 {
                         quad.swap(1, 2);
                     }
-                    row.out.add(2 * from).cast::<[i16; ACTIVATION_GROUP]>().write(q);
+                    row.out.add(2 * from).cast::<[i16; G]>().write(q);
                 }
             }
         }
@@ -221,7 +231,7 @@ fn quantise_row(row: Row<'_>) {
 
 /// Symmetric, ±127, nearest with ties to even. A value that is not finite makes the scale NaN, so that it is not hidden.
 #[inline(always)]
-fn quantise(values: &[f32; ACTIVATION_GROUP], q: &mut [i16; ACTIVATION_GROUP]) -> Group {
+fn quantise<const G: usize>(values: &[f32; G], zero: i32, q: &mut [i16; G]) -> Group {
     let max = max_abs(values);
     if !max.is_finite() {
         return Group { scale: f32::NAN, start: 0 };
@@ -237,7 +247,7 @@ fn quantise(values: &[f32; ACTIVATION_GROUP], q: &mut [i16; ACTIVATION_GROUP]) -
         *q = rounded as i16;
         sum += rounded;
     }
-    Group { scale: max / 127.0, start: -128 * sum }
+    Group { scale: max / 127.0, start: -zero * sum }
 }
 
 /// Largest magnitude; NaN counts as larger than infinity. By bits, so that the order of comparing does not matter.
@@ -270,5 +280,3 @@ pub(super) fn bf16_bits_up(v: f32) -> u16 {
 pub(super) fn bf16_value(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
-
-const _: () = assert!(WEIGHT_GROUP.is_multiple_of(ACTIVATION_GROUP));

@@ -2,11 +2,11 @@
 //! The order of an output's chain is all that matters here, speed is not.
 
 use super::block::Block;
-use super::encode::{ACTIVATION_GROUP, bf16_value};
-use super::weight::{PANEL, WEIGHT_GROUP};
+use super::encode::bf16_value;
+use super::weight::{INT4_GROUP, INT8_ACTIVATION_GROUP, INT8_WEIGHT_GROUP, PANEL, int4_shift};
 
 /// int8: steps (4 of K) of an activation group.
-const GROUP_STEPS: usize = ACTIVATION_GROUP / 4;
+const GROUP_STEPS: usize = INT8_ACTIVATION_GROUP / 4;
 
 /// acc = fma(x, w, acc) over ascending k.
 pub(super) unsafe fn f32_block(b: &Block) {
@@ -56,7 +56,32 @@ pub(super) unsafe fn int8_block(b: &Block) {
                             sum += i32::from(*w) * i32::from(*x.add(4 * step + i));
                         }
                     }
-                    let scale = bf16_value(*b.scales.add(g * ACTIVATION_GROUP / WEIGHT_GROUP * PANEL + n));
+                    let scale = bf16_value(*b.scales.add(g * INT8_ACTIVATION_GROUP / INT8_WEIGHT_GROUP * PANEL + n));
+                    *acc = (sum as f32).mul_add(scale * group.scale, *acc);
+                }
+            }
+        });
+    }
+}
+
+/// As int8.
+pub(super) unsafe fn int4_block(b: &Block) {
+    const STEPS: usize = INT4_GROUP / 8;
+    // SAFETY: the pointers are good for what the block says.
+    unsafe {
+        each_row(b, |row, acc| {
+            let x = b.x.add(row * b.x_stride).cast::<i8>();
+            for g in 0..b.steps / STEPS {
+                let group = *b.groups.add(row * b.group_stride + g);
+                for (n, acc) in acc.iter_mut().enumerate() {
+                    let mut sum = group.start;
+                    for step in g * STEPS..(g + 1) * STEPS {
+                        let word = *b.w.add(step * PANEL + n);
+                        for i in 0..8 {
+                            sum += (word >> int4_shift(i) & 0xf) as i32 * i32::from(*x.add(8 * step + i));
+                        }
+                    }
+                    let scale = bf16_value(*b.scales.add(g * PANEL + n));
                     *acc = (sum as f32).mul_add(scale * group.scale, *acc);
                 }
             }

@@ -1,11 +1,11 @@
 //! The same packed weight in the other orientation, made block by block in a core's L2: panels of 64 k over ascending n, in the layout
 //! of a forward panel, so that the backward pass is the forward kernel and no second copy of a weight exists.
-//! int8 weights come out as bf16. Does not multiply.
+//! Integer weights come out as bf16. Does not multiply.
 
 use super::Precision;
 use super::drive::{BLOCK_BYTES, Panels, Shape, Words};
 use super::encode::{bf16_rounded, bf16_value};
-use super::weight::{PANEL, WEIGHT_GROUP, Weight, values_per_word};
+use super::weight::{INT4_GROUP, INT8_WEIGHT_GROUP, PANEL, Weight, int4_shift, values_per_word};
 use crate::{Cpu, Isa};
 
 /// Pairs in a panel's width.
@@ -20,7 +20,7 @@ impl Panels for Transposed<'_> {
     fn shape(&self) -> Shape {
         let precision = match self.0.precision() {
             Precision::F32 => Precision::F32,
-            Precision::Bf16 | Precision::Int8 => Precision::Bf16,
+            Precision::Bf16 | Precision::Int8 | Precision::Int4 => Precision::Bf16,
         };
         // Whole panels of the weight, whose rows beyond N are zero.
         Shape { precision, k: self.0.n(), padded_k: self.0.n().next_multiple_of(PANEL), n: self.0.k() }
@@ -92,12 +92,23 @@ fn square(isa: Isa, precision: Precision, source: Source<'_>, out: &mut Square) 
 fn pairs<'a>(precision: Precision, source: &Source<'a>, copy: &'a mut Square) -> &'a Square {
     let from = source.panel * PANEL / values_per_word(precision) * PANEL;
     let words = &source.words[from..];
-    if precision == Precision::Int8 {
-        let scales = &source.scales[source.panel * PANEL / WEIGHT_GROUP * PANEL..];
-        if let Some(scales) = scales.first_chunk() {
-            dequantise(words, scales, copy);
+    match precision {
+        Precision::Int8 => {
+            let scales = &source.scales[source.panel * PANEL / INT8_WEIGHT_GROUP * PANEL..];
+            if let Some(scales) = scales.first_chunk() {
+                dequantise(words, scales, copy);
+            }
+            return copy;
         }
-        return copy;
+        Precision::Int4 => {
+            let scales = &source.scales[source.panel * PANEL / INT4_GROUP * PANEL..];
+            let groups = words.as_chunks::<{ INT4_GROUP / 8 * PANEL }>().0.iter().zip(scales.as_chunks().0);
+            for ((words, scales), out) in groups.zip(copy.as_chunks_mut::<{ INT4_GROUP / 2 * PANEL }>().0) {
+                dequantise_int4(words, scales, out);
+            }
+            return copy;
+        }
+        Precision::F32 | Precision::Bf16 => (),
     }
     match words.first_chunk() {
         Some(words) => words,
@@ -122,6 +133,23 @@ fn dequantise(words: &[u32], scales: &[u16; PANEL], out: &mut Square) {
             let k = |i: u32| bf16_rounded(((row[n] >> (8 * i) & 0xff) as i32 - 128) as f32 * values[n]);
             first[n] = k(0) >> 16 | k(1);
             second[n] = k(2) >> 16 | k(3);
+        }
+    }
+}
+
+/// The same for words of eight k `[k/8][n]`.
+#[inline(always)]
+fn dequantise_int4(words: &[u32], scales: &[u16; PANEL], out: &mut [u32]) {
+    let mut values = [0.0; PANEL];
+    for (value, bits) in values.iter_mut().zip(scales) {
+        *value = bf16_value(*bits);
+    }
+    for (row, out) in words.as_chunks::<PANEL>().0.iter().zip(out.as_chunks_mut::<{ 4 * PANEL }>().0) {
+        for (pair, out) in out.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+            for n in 0..PANEL {
+                let k = |i: usize| bf16_rounded(((row[n] >> int4_shift(i) & 0xf) as i32 - 8) as f32 * values[n]);
+                out[n] = k(2 * pair) >> 16 | k(2 * pair + 1);
+            }
         }
     }
 }
