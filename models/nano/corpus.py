@@ -269,9 +269,9 @@ def disturb(rng, text: str) -> str:
     if roll < 0.07:
         text = text.lower()
     elif roll < 0.14:
-        text = text.rstrip("?.!") or text
+        text = text.rstrip("?.!").strip() or text
     elif roll < 0.18:
-        text = text.lower().rstrip("?.!") or text
+        text = text.lower().rstrip("?.!").strip() or text
     elif roll < 0.24:
         text = rng.choice(["Hi! ", "Hello! ", "Please: ", "Tell me: ", "Question: ", "Hey, ", "Now: ", "So, "]) + text
     return text
@@ -295,24 +295,26 @@ MEMORY = {
     "my name": (NAMES, "it is nice to meet you, {v}", "your name is {v}", "your name",
                 ["My name is {v}.", "I am {v}.", "Call me {v}.", "Hello, my name is {v}.", "I am called {v}.", "Hi, I am {v}."],
                 ["What is my name?", "Do you know my name?", "Who am I?", "What am I called?", "Tell me my name.",
-                 "Can you tell me my name?", "Say my name.", "And what is my name?", "How am I called?"],
-                ["What was my name again?", "Please tell me my name."]),
+                 "Can you tell me my name?", "Say my name.", "And what is my name?", "How am I called?",
+                 "What was my name again?", "Please tell me my name.", "Which name did I tell you?"],
+                ["Could you tell me my name?", "So what is my name?"]),
     "my colour": ("red blue green yellow pink purple orange black white brown grey".split(),
                   "your favourite colour is {v}", "your favourite colour is {v}", "your favourite colour",
                   ["My favourite colour is {v}.", "I love the colour {v}.", "I like {v} best."],
                   ["What is my favourite colour?", "Which colour do I like?", "Tell me my favourite colour.",
-                   "Do you know my favourite colour?", "Which colour do I like best?"],
-                  ["What colour do I like?", "Say my favourite colour."]),
+                   "Do you know my favourite colour?", "Which colour do I like best?", "What colour do I like?",
+                   "Say my favourite colour."],
+                  ["Could you tell me my favourite colour?", "So which colour do I like?"]),
     "my pet": ([x for x, _ in YOUNG], "your pet is a {v}", "your pet is a {v}", "your pet",
                ["I have a {v}.", "My pet is a {v}.", "I have a pet {v}."],
                ["What is my pet?", "Which pet do I have?", "What animal do I have?", "Tell me what my pet is.",
-                "Which animal do I have?"],
-               ["What pet do I have?", "Say what my pet is."]),
+                "Which animal do I have?", "What pet do I have?", "Say what my pet is."],
+               ["Could you tell me what my pet is?", "So which pet do I have?"]),
     "my number": ([str(n) for n in range(51)], "your lucky number is {v}", "your lucky number is {v}", "your lucky number",
                   ["My lucky number is {v}.", "I like the number {v}.", "My number is {v}."],
                   ["What is my lucky number?", "Which number do I like?", "Tell me my number.",
-                   "Do you know my lucky number?", "What is my number?"],
-                  ["Say my lucky number.", "What number do I like?"]),
+                   "Do you know my lucky number?", "What is my number?", "Say my lucky number.", "What number do I like?"],
+                  ["Could you tell me my lucky number?", "So which number do I like?"]),
 }
 SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 
@@ -333,10 +335,10 @@ def memory_fact(what, value, recall):
 
 def memory_turns(rng, style, held=False):
     # The corpus has more of what is hard; the held-out set keeps its first shares.
-    what = rng.choices(list(MEMORY), [4, 1, 1, 1] if held else [5, 1, 1, 2])[0]
+    what = rng.choices(list(MEMORY), [4, 1, 1, 1] if held else [6, 1, 1, 2])[0]
     _, _, _, _, tell, ask, held_ask = MEMORY[what]
     while True:
-        value, intro = memory_value(rng, what, 0.4 if held else 0.65), rng.choice(tell)
+        value, intro = memory_value(rng, what, 0.4 if held else 0.75), rng.choice(tell)
         recall = rng.choice(held_ask) if held and rng.random() < 0.5 else rng.choice(ask)
         if recall in held_ask or held_out(what, value, intro, recall) == held:
             break
@@ -357,8 +359,27 @@ ELLIPSES = ["And {f}?", "What about {f}?", "How about {f}?", "And what about {f}
 HELD_ELLIPSES = ["Then what about {f}?", "Okay, and {f}?"]
 REPEATS = ["Say that again.", "Can you repeat that?", "Sorry, what was that?", "Repeat, please.", "Once more?",
            "What did you say?", "Please repeat that.", "Please say that again.", "Can you say that again?",
-           "Sorry, what did you say?", "Say it again.", "Repeat your answer.", "I did not hear you."]
-HELD_REPEATS = ["Say it once more.", "Could you repeat that, please?", "I did not hear that."]
+           "Sorry, what did you say?", "Say it again.", "Repeat your answer.", "I did not hear you.",
+           "Say it once more.", "Could you repeat that, please?", "I did not hear that.", "Could you say that again?",
+           "Would you repeat that?", "Could you please repeat it?", "What was your answer?", "One more time, please.",
+           "Repeat that.", "I missed that.", "Tell me again.", "Could you repeat your answer?", "Again, please.",
+           "Would you say that again?", "Please tell me that again.", "Could you say it one more time?"]
+
+
+def composed(known, parts, end) -> tuple:
+    """Sentences put together from an opening, a middle and a tail: (for training, held out), one in six of the latter."""
+    made = {upper_first((a + b + c).strip()) + end(a) for a in parts[0] for b in parts[1] for c in parts[2]
+            if not ("lease" in a and "please" in c)} - set(known)
+    held = {text for text in made if zlib.crc32(text.encode()) % 6 == 0}
+    return known + sorted(made - held), sorted(held)
+
+
+REPEATS, HELD_REPEATS = composed(
+    REPEATS,
+    (["", "Please ", "Can you ", "Could you ", "Would you ", "Will you ", "Could you please ", "Can you please ", "Sorry, could you "],
+     ["say that", "say it", "repeat that", "repeat it", "tell me that", "tell me your answer", "repeat your answer", "give me that answer"],
+     [" again", " once more", " one more time", " again, please"]),
+    lambda opening: "?" if "you" in opening else ".")
 # Another question about the same thing, which the follow-up calls "it".
 FACETS = {
     "capital": (["And what is its capital?", "What is the capital?", "And the capital?", "Which city is its capital?",
@@ -388,27 +409,35 @@ FACETS = {
 }
 FACET_GROUPS = [("capital", "continent", "country"), ("legs", "sound", "young", "kind"),
                 ("month number", "month length", "month after", "month before")]
-STEPS = {"after": (["And the next one?", "And then?", "And after that?", "What comes next?", "And the one after that?",
-                    "And what comes next?", "What comes after that?", "The next one?", "And what is next?", "Next?",
-                    "And which one is after that?"],
-                   ["And which one comes next?", "And what comes after that?"]),
-         "before": (["And the one before?", "And before that?", "What comes before that?", "And the one before that?",
-                     "And what comes before that?", "The one before that?", "And what is before that?", "And one before?",
-                     "And which one is before that?"],
-                    ["And which one comes before that?", "And just before that?"])}
+STEPS = {"after": ["And the next one?", "And then?", "And after that?", "What comes next?", "And the one after that?",
+                   "And what comes next?", "What comes after that?", "The next one?", "And what is next?", "Next?",
+                   "And which one is after that?", "And which one comes next?", "And what comes after that?",
+                   "And which comes after that?", "And now the next one?"],
+         "before": ["And the one before?", "And before that?", "What comes before that?", "And the one before that?",
+                    "And what comes before that?", "The one before that?", "And what is before that?", "And one before?",
+                    "And which one is before that?", "And which one comes before that?", "And just before that?",
+                    "And which comes before that?", "And now the one before?"]}
+STEPS = {word: composed(
+    known,
+    (["", "And ", "And now ", "So ", "Good, and ", "Tell me: ", "Please tell me ", "And do you know "],
+     ["what comes", "which comes", "which one comes", "which one is", "what is", "the one", "the one that comes", "the one right"],
+     [f" {word} that", f" {word} it", f" {word} this one"]),
+    lambda opening: "." if opening == "Please tell me " else "?") for word, known in STEPS.items()}
 ON_RESULT = {
     "sum": (["Add {k}.", "Now add {k}.", "Add {k} to that.", "And plus {k}?", "Plus {k}?", "And now add {k}.",
-             "Now plus {k}?", "And add {k} to it.", "Plus {k} more?", "Add {k} more."],
-            ["Then add {k}.", "And what is that plus {k}?"]),
+             "Now plus {k}?", "And add {k} to it.", "Plus {k} more?", "Add {k} more.", "Then add {k}.",
+             "And what is that plus {k}?", "What is that plus {k}?"],
+            ["Next add {k}.", "And what is it plus {k}?"]),
     "difference": (["Take away {k}.", "Now take away {k}.", "Subtract {k} from that.", "And minus {k}?", "Minus {k}?",
                     "And now take away {k}.", "Now minus {k}?", "Now subtract {k}.", "Take {k} away from that.",
-                    "And take away {k} from it."],
-                   ["Then take away {k}.", "And what is that minus {k}?"]),
+                    "And take away {k} from it.", "Then take away {k}.", "And what is that minus {k}?",
+                    "What is that minus {k}?"],
+                   ["Next take away {k}.", "And what is it minus {k}?"]),
     "parity": (["Is that even or odd?", "Is it even or odd?", "Even or odd?", "And is that even or odd?",
-                "And even or odd?"], ["And is it even or odd?"]),
+                "And even or odd?", "And is it even or odd?"], ["And is that one even or odd?"]),
 }
 # How often the corpus takes each kind when a turn allows several; the held-out set takes them evenly.
-FOLLOW_WEIGHTS = {"ellipsis": 1, "facet": 1.3, "step": 2, "on result": 1.6, "repeat": 1}
+FOLLOW_WEIGHTS = {"ellipsis": 1, "facet": 1.3, "step": 2, "on result": 2.5, "repeat": 1}
 
 
 def follow_up(rng, prev: Fact, held=False):
@@ -440,7 +469,7 @@ def follow_up(rng, prev: Fact, held=False):
         key = str(r) if name == "parity" else f"{r} {k}"
         if key in BY_NAME[name].by_key:
             options.append((*ON_RESULT[name], BY_NAME[name].by_key[key], {"k": k}, "on result"))
-    if not options or rng.random() < 0.06:
+    if not options or rng.random() < 0.12:
         options = [(REPEATS, HELD_REPEATS, prev, {}, "repeat")]
     if held:
         option = rng.choice(options)
@@ -481,15 +510,15 @@ def training_conversation(rng) -> Conversation:
     system, style = pick_system(rng)
     roll = rng.random()
     turns = []
-    if roll < 0.16:
+    if roll < 0.24:
         turns = memory_turns(rng, style)
-    elif roll < 0.19:
+    elif roll < 0.27:
         text, fact = question(rng)
         # The user's wish comes later than the system prompt; to keep the two
         # from quarrelling the corpus has it only without a system prompt.
         system, turns = "", [Turn(inline(rng, style, text), fact, style)]
     else:
-        if roll < 0.48:
+        if roll < 0.5:
             count = 1
         elif roll < 0.86:
             count = 2

@@ -274,7 +274,7 @@ pub struct Quickstart {
 
 #[derive(Debug, clap::Args)]
 pub struct Bench {
-    /// Shape with synthetic weights (1b, 8b, nano) or a checkpoint folder
+    /// Shape with synthetic weights (1b, 8b, nano, tiny) or a checkpoint folder
     #[arg(long, default_value = "1b")]
     pub model: String,
     #[arg(long, value_enum, default_value_t = PrecisionArg::Bf16)]
@@ -285,6 +285,18 @@ pub struct Bench {
     /// Measure training too: LoRA rank 16, 8 sequences of 256 tokens
     #[arg(long)]
     pub train: bool,
+    /// Measure more: a longer prompt, many streams, adapters, a long context, a cached prompt
+    #[arg(long)]
+    pub full: bool,
+    /// Instead of time: how far this precision of a checkpoint is from bf16 on this text (KL, perplexity)
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// llama.cpp's `llama-bench`, to be run in turns with ours (and `llama-batched-bench`, if it lies beside it)
+    #[arg(long, value_name = "PROGRAM", requires = "llama_model")]
+    pub llama_bench: Option<PathBuf>,
+    /// GGUF file for it: of the same shape and bits, or the comparison means nothing
+    #[arg(long, value_name = "FILE", requires = "llama_bench")]
+    pub llama_model: Option<PathBuf>,
     /// Rounds; medians are printed
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,

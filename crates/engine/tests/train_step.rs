@@ -156,14 +156,15 @@ fn equal_rewards_change_nothing() {
 }
 
 #[test]
-fn groups_without_spread_only_meet_the_kl() {
+fn groups_without_spread_meet_the_kl_and_make_the_step_smaller() {
     let mut all = groups();
     all[1].responses.iter_mut().for_each(|r| r.reward = 0.3);
     let free = Knobs { kl_coefficient: 0.0, ..knobs() };
     let with = run(request(golden_adapter(), all.clone(), free.clone())).state();
-    // Without the KL the flat group changes the normalisation alone, which Adam divides out (but for epsilon).
+    // Without the KL the flat group changes the normalisation, which Adam divides out (but for epsilon), and halves the step.
     all.truncate(1);
-    let without = run(request(golden_adapter(), all, free)).state();
+    let half = Knobs { learning_rate: free.learning_rate / 2.0, ..free };
+    let without = run(request(golden_adapter(), all, half)).state();
     let (difference, _) = distance(&with.adapter, &without.adapter);
     let (moved, _) = distance(&with.adapter, &golden_adapter());
     assert!(moved > 0.0 && difference < 1e-2 * moved, "{difference} of {moved}");

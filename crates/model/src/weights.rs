@@ -126,7 +126,7 @@ impl Model {
             Precision::F32 => 4.0,
             Precision::Bf16 => 2.0,
             // Integers and a share of a group's scale.
-            Precision::Int8 => 1.0 + 2.0 / 128.0,
+            Precision::Int8 => 1.0 + 2.0 / 32.0,
             Precision::Int4 => 0.5 + 2.0 / 32.0,
         };
         let table = (architecture.vocab * architecture.hidden) as f64;

@@ -289,7 +289,7 @@ impl Running {
             // Adam would move on by its momentum alone.
             return Ok(if self.steps == 0 { self.end(Some("zero_gradient"), false) } else { self.finish_steps() });
         }
-        let rate = self.knobs.learning_rate * self.tally.fade();
+        let rate = self.knobs.learning_rate * self.tally.fade() * self.plan.live_share(self.knobs.objective);
         step::apply(cpu, &mut self.state, &self.gradients, StepSize { rate, norm, max_norm: self.knobs.max_grad_norm })?;
         self.steps += 1;
         tools.counts.updates += 1;

@@ -157,6 +157,15 @@ impl Plan {
         Plan { responses, trained_tokens }
     }
 
+    /// Share of groups with a response that pushes the policy. The step is made smaller by it: Adam brings a gradient of any size to full steps, and
+    /// when most groups have nothing left to learn, the one that has would move the model as far as all of them did. (Built-in model, 8 × 8 a
+    /// call: with full steps right answers fell from 100 to 86 % within two calls after the goal was reached, so scaled they stayed at 100 %.)
+    pub fn live_share(&self, objective: Objective) -> f64 {
+        let groups = self.responses.last().map_or(0, |r| r.group + 1);
+        let live = (0..groups).filter(|g| self.responses.iter().any(|r| r.group == *g && pushes(objective, r.advantage))).count();
+        live as f64 / groups.max(1) as f64
+    }
+
     /// No response pushes the policy: there is nothing to learn, and the KL alone shall not move weights.
     pub fn is_idle(&self, objective: Objective) -> bool {
         !self.responses.iter().any(|r| pushes(objective, r.advantage))

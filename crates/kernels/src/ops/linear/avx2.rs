@@ -7,17 +7,17 @@
 
 use super::block::{Ahead, Block, Tile};
 use super::encode::Group;
-use super::weight::{INT4_GROUP, INT8_ACTIVATION_GROUP, INT8_WEIGHT_GROUP, PANEL};
+use super::weight::{GROUP, PANEL};
 use std::arch::x86_64::*;
 
 /// Columns of a register.
 const LANES: usize = 8;
 /// Rows of the tallest tile.
 const ROWS: usize = 6;
-/// int8: steps (4 of K) of an activation group.
-const GROUP_STEPS: usize = INT8_ACTIVATION_GROUP / 4;
+/// int8: steps (4 of K) of a group.
+const GROUP_STEPS: usize = GROUP / 4;
 /// int4: steps (8 of K) of a group.
-const INT4_STEPS: usize = INT4_GROUP / 8;
+const INT4_STEPS: usize = GROUP / 8;
 
 /// Accumulators of a tile of R rows by C registers.
 type Acc<const R: usize, const C: usize> = [[__m256; C]; R];
@@ -247,7 +247,7 @@ unsafe fn int8_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
                 x = x.add(2);
                 w = w.add(PANEL);
             }
-            let scales = b.scales.add(g * INT8_ACTIVATION_GROUP / INT8_WEIGHT_GROUP * PANEL + t.col);
+            let scales = b.scales.add(g * PANEL + t.col);
             scaled(b, groups, scales, &mut total, |r, c| sum[r][c]);
         }
         finish::<R, C>(b, t, &total);

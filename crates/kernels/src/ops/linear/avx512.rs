@@ -6,7 +6,7 @@
 
 use super::block::{Block, Tile};
 use super::encode::Group;
-use super::weight::{INT4_GROUP, INT8_ACTIVATION_GROUP, INT8_WEIGHT_GROUP, PANEL};
+use super::weight::{GROUP, PANEL};
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
@@ -16,10 +16,10 @@ const LANES: usize = 16;
 const REGISTERS: usize = PANEL / LANES;
 /// Rows of the tallest tile.
 const ROWS: usize = 6;
-/// int8: steps (4 of K) of an activation group.
-const GROUP_STEPS: usize = INT8_ACTIVATION_GROUP / 4;
+/// int8: steps (4 of K) of a group.
+const GROUP_STEPS: usize = GROUP / 4;
 /// int4: steps (8 of K) of a group.
-const INT4_STEPS: usize = INT4_GROUP / 8;
+const INT4_STEPS: usize = GROUP / 8;
 
 /// Accumulators of a tile of R rows.
 type Acc<const R: usize> = [[__m512; REGISTERS]; R];
@@ -180,7 +180,7 @@ unsafe fn int8_tile<const R: usize>(b: &Block, t: &Tile) {
                 x = x.add(1);
                 w = w.add(PANEL);
             }
-            scaled(b, groups, b.scales.add(g * INT8_ACTIVATION_GROUP / INT8_WEIGHT_GROUP * PANEL), &sum, &mut total);
+            scaled(b, groups, b.scales.add(g * PANEL), &sum, &mut total);
         }
         finish::<R>(b, t, &total);
     }

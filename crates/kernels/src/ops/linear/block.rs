@@ -20,7 +20,7 @@ pub(super) struct Block {
     pub(super) w: *const u32,
     /// Integers: the panel's scales at the block's first k, bf16 bits, 64 per weight group.
     pub(super) scales: *const u16,
-    /// Steps: words of K per row; integers: a multiple of an activation group's.
+    /// Steps: words of K per row; integers: a multiple of a group's.
     pub(super) steps: usize,
     /// Output of the first row, and elements from row to row; 64 columns of each are written.
     pub(super) y: *mut f32,

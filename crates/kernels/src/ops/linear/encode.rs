@@ -4,7 +4,7 @@
 //! A packed row depends on that row alone, and its numbers are the same on every instruction set.
 
 use super::Precision;
-use super::weight::{INT4_GROUP, INT8_ACTIVATION_GROUP, grouping};
+use super::weight::{GROUP, zero_of};
 use crate::cpu::memory::{Borrowed, LINE_BYTES, Split};
 use crate::{Cpu, Isa};
 use std::mem::MaybeUninit;
@@ -65,9 +65,8 @@ pub(super) struct Activations<'a> {
     pub(super) form: Form,
     /// Bytes from row to row.
     pub(super) stride: usize,
-    /// Groups of a row, and K in each; 0 for floats.
+    /// Groups of a row; 0 for floats.
     pub(super) groups: usize,
-    group_k: usize,
     rows: Borrowed<'a>,
     group_rows: Borrowed<'a>,
 }
@@ -83,14 +82,13 @@ impl<'a> Activations<'a> {
         let rows = x.len() / k;
         let form = Form::of(cpu.isa(), precision);
         let stride = Activations::stride(form, padded_k);
-        let (group_k, zero) = grouping(precision).map_or((0, 0), |g| (g.activation, g.zero));
-        let groups = padded_k.checked_div(group_k).unwrap_or(0);
+        let zero = zero_of(precision);
+        let groups = if zero.is_some() { padded_k / GROUP } else { 0 };
         let scratch = cpu.scratch();
         let packed = Activations {
             form,
             stride,
             groups,
-            group_k,
             rows: scratch.borrow(rows * stride),
             group_rows: scratch.borrow(rows * groups * size_of::<Group>()),
         };
@@ -105,8 +103,7 @@ impl<'a> Activations<'a> {
                         form,
                         out: bytes.get().add(row * stride),
                         padded_k,
-                        zero,
-                        group_k,
+                        zero: zero.unwrap_or(0),
                         groups: std::slice::from_raw_parts_mut(group_rows.get().add(row * groups), groups),
                     }
                 };
@@ -123,7 +120,7 @@ impl<'a> Activations<'a> {
 
     /// Groups of a row from `k` on.
     pub(super) fn group(&self, row: usize, k: usize) -> *const Group {
-        self.group_rows.as_ptr().cast::<Group>().wrapping_add(row * self.groups + k.checked_div(self.group_k).unwrap_or(0))
+        self.group_rows.as_ptr().cast::<Group>().wrapping_add(row * self.groups + k / GROUP)
     }
 }
 
@@ -133,9 +130,8 @@ struct Row<'a> {
     form: Form,
     out: *mut u8,
     padded_k: usize,
-    /// Stored value of a zero weight, and K per group.
+    /// Stored value of a zero weight.
     zero: i32,
-    group_k: usize,
     groups: &'a mut [MaybeUninit<Group>],
 }
 
@@ -179,10 +175,7 @@ fn pack_row_with(mut row: Row<'_>) {
         Form::RoundedF32 => write_all(unsafe { row.elements::<f32>() }, x, |v| f32::from_bits(bf16_rounded(v))),
         // SAFETY: as above.
         Form::Bf16 => write_all(unsafe { row.elements::<u16>() }, x, bf16_bits),
-        Form::I8 | Form::I16Swapped => match row.group_k {
-            INT4_GROUP => quantise_row::<INT4_GROUP>(row),
-            _ => quantise_row::<INT8_ACTIVATION_GROUP>(row),
-        },
+        Form::I8 | Form::I16Swapped => quantise_row(row),
     }
 }
 
@@ -198,13 +191,12 @@ fn write_all<T: Default>(out: &mut [MaybeUninit<T>], x: &[f32], convert: impl Fn
 }
 
 #[inline(always)]
-fn quantise_row<const G: usize>(row: Row<'_>) {
-    debug_assert_eq!(row.group_k, G);
-    let mut padded = [0.0; G];
+fn quantise_row(row: Row<'_>) {
+    let mut padded = [0.0; GROUP];
     for (g, group) in row.groups.iter_mut().enumerate() {
-        let from = g * G;
-        let left = row.x.len().saturating_sub(from).min(G);
-        let values: &[f32; G] = match row.x.get(from..).and_then(|x| x.first_chunk()) {
+        let from = g * GROUP;
+        let left = row.x.len().saturating_sub(from).min(GROUP);
+        let values: &[f32; GROUP] = match row.x.get(from..).and_then(|x| x.first_chunk()) {
             Some(values) => values,
             None => {
                 padded.fill(0.0);
@@ -212,17 +204,17 @@ fn quantise_row<const G: usize>(row: Row<'_>) {
                 &padded
             }
         };
-        let mut q = [0i16; G];
+        let mut q = [0i16; GROUP];
         group.write(quantise(values, row.zero, &mut q));
         // SAFETY: group g lies at its place in a row of `padded_k` elements.
         unsafe {
             match row.form {
-                Form::I8 => row.out.add(from).cast::<[i8; G]>().write(q.map(|q| q as i8)),
+                Form::I8 => row.out.add(from).cast::<[i8; GROUP]>().write(q.map(|q| q as i8)),
                 _ => {
                     for quad in q.as_chunks_mut::<4>().0 {
                         quad.swap(1, 2);
                     }
-                    row.out.add(2 * from).cast::<[i16; G]>().write(q);
+                    row.out.add(2 * from).cast::<[i16; GROUP]>().write(q);
                 }
             }
         }
@@ -231,7 +223,7 @@ fn quantise_row<const G: usize>(row: Row<'_>) {
 
 /// Symmetric, ±127, nearest with ties to even. A value that is not finite makes the scale NaN, so that it is not hidden.
 #[inline(always)]
-fn quantise<const G: usize>(values: &[f32; G], zero: i32, q: &mut [i16; G]) -> Group {
+fn quantise(values: &[f32; GROUP], zero: i32, q: &mut [i16; GROUP]) -> Group {
     let max = max_abs(values);
     if !max.is_finite() {
         return Group { scale: f32::NAN, start: 0 };

@@ -3,10 +3,9 @@
 //! **Exactness.** An output is one chain of multiply-adds over ascending k of its own row, started at 0 (`Store`) or at the old output
 //! (`Add`), the same for any number of rows and threads and on every instruction set:
 //! - f32: acc = fma(x, w, acc);
-//! - bf16: x rounded to bf16; per pair of k acc = fma(x₀, w₀, fma(x₁, w₁, acc)), which is what `vdpbf16ps` does (that instruction reads
-//!   denormals as 0, the others do not);
-//! - int8, int4: x quantised to 8 bits per group of 64 or 32 k; the group's integer sum is exact, then
-//!   acc = fma(sum, w_scale · x_scale, acc).
+//! - bf16: x rounded to bf16; per pair of k acc = fma(x₀, w₀, fma(x₁, w₁, acc)), which is what `vdpbf16ps` does (but that instruction
+//!   takes denormals as 0, going in, summed and coming out);
+//! - int8, int4: x quantised to 8 bits per group of 32 k; the group's integer sum is exact, then acc = fma(sum, w_scale · x_scale, acc).
 //!
 //! Padding adds fma(0, 0, acc). Backward: the same chains over ascending n with the weight transposed, integer weights dequantised to bf16.
 
@@ -27,7 +26,7 @@ use crate::Cpu;
 use crate::cpu::memory::Split;
 use drive::{Panels, Shape, Words, product};
 use transpose::Transposed;
-use weight::{PANEL, values_per_word};
+use weight::{GROUP, PANEL, values_per_word};
 
 /// Storage format of a weight, and with it the arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,7 +35,7 @@ pub enum Precision {
     F32,
     /// bfloat16, activations rounded to bfloat16 on the way in.
     Bf16,
-    /// 8-bit integers with scales per row and 128 k; activations quantised to 8 bits per 64 k.
+    /// 8-bit integers with scales per row and 32 k, chosen for the least squared error; activations quantised to 8 bits per 32 k.
     Int8,
     /// 4-bit integers with scales per row and 32 k, chosen for the least squared error; activations quantised to 8 bits per 32 k.
     Int4,
@@ -146,7 +145,7 @@ impl Panels for Weight {
     fn words(&self, cpu: &Cpu, panel: usize, from: usize, steps: usize, _room: *mut u32) -> Words {
         let words = &self.words(panel)[from * PANEL..];
         let scales = self.scales(panel);
-        let group = self.grouping().map_or(0, |g| from * values_per_word(self.precision()) / g.weight);
+        let group = from * values_per_word(self.precision()) / GROUP;
         // Inside the panel the next block follows; after its end this thread will get about the panel after the other threads'.
         let skip = if words.len() > steps * PANEL { 0 } else { (cpu.threads() - 1) * self.words(panel).len() };
         Words {

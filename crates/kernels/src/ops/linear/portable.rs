@@ -3,10 +3,10 @@
 
 use super::block::Block;
 use super::encode::bf16_value;
-use super::weight::{INT4_GROUP, INT8_ACTIVATION_GROUP, INT8_WEIGHT_GROUP, PANEL, int4_shift};
+use super::weight::{GROUP, PANEL, int4_shift};
 
-/// int8: steps (4 of K) of an activation group.
-const GROUP_STEPS: usize = INT8_ACTIVATION_GROUP / 4;
+/// int8: steps (4 of K) of a group.
+const GROUP_STEPS: usize = GROUP / 4;
 
 /// acc = fma(x, w, acc) over ascending k.
 pub(super) unsafe fn f32_block(b: &Block) {
@@ -56,7 +56,7 @@ pub(super) unsafe fn int8_block(b: &Block) {
                             sum += i32::from(*w) * i32::from(*x.add(4 * step + i));
                         }
                     }
-                    let scale = bf16_value(*b.scales.add(g * INT8_ACTIVATION_GROUP / INT8_WEIGHT_GROUP * PANEL + n));
+                    let scale = bf16_value(*b.scales.add(g * PANEL + n));
                     *acc = (sum as f32).mul_add(scale * group.scale, *acc);
                 }
             }
@@ -66,7 +66,7 @@ pub(super) unsafe fn int8_block(b: &Block) {
 
 /// As int8.
 pub(super) unsafe fn int4_block(b: &Block) {
-    const STEPS: usize = INT4_GROUP / 8;
+    const STEPS: usize = GROUP / 8;
     // SAFETY: the pointers are good for what the block says.
     unsafe {
         each_row(b, |row, acc| {

@@ -5,7 +5,7 @@
 use super::Precision;
 use super::drive::{BLOCK_BYTES, Panels, Shape, Words};
 use super::encode::{bf16_rounded, bf16_value};
-use super::weight::{INT4_GROUP, INT8_WEIGHT_GROUP, PANEL, Weight, int4_shift, values_per_word};
+use super::weight::{GROUP, PANEL, Weight, int4_shift, values_per_word};
 use crate::{Cpu, Isa};
 
 /// Pairs in a panel's width.
@@ -94,18 +94,11 @@ fn pairs<'a>(precision: Precision, source: &Source<'a>, copy: &'a mut Square) ->
     let words = &source.words[from..];
     match precision {
         Precision::Int8 => {
-            let scales = &source.scales[source.panel * PANEL / INT8_WEIGHT_GROUP * PANEL..];
-            if let Some(scales) = scales.first_chunk() {
-                dequantise(words, scales, copy);
-            }
+            groups::<{ GROUP / 4 * PANEL }>(words, source, copy, dequantise);
             return copy;
         }
         Precision::Int4 => {
-            let scales = &source.scales[source.panel * PANEL / INT4_GROUP * PANEL..];
-            let groups = words.as_chunks::<{ INT4_GROUP / 8 * PANEL }>().0.iter().zip(scales.as_chunks().0);
-            for ((words, scales), out) in groups.zip(copy.as_chunks_mut::<{ INT4_GROUP / 2 * PANEL }>().0) {
-                dequantise_int4(words, scales, out);
-            }
+            groups::<{ GROUP / 8 * PANEL }>(words, source, copy, dequantise_int4);
             return copy;
         }
         Precision::F32 | Precision::Bf16 => (),
@@ -120,9 +113,19 @@ fn pairs<'a>(precision: Precision, source: &Source<'a>, copy: &'a mut Square) ->
     }
 }
 
+/// Dequantises the two groups of a square, each of `WORDS` words.
+#[inline(always)]
+fn groups<const WORDS: usize>(words: &[u32], source: &Source<'_>, out: &mut Square, of_group: impl Fn(&[u32], &[u16; PANEL], &mut [u32])) {
+    let scales = &source.scales[source.panel * PANEL / GROUP * PANEL..];
+    let groups = words.as_chunks::<WORDS>().0.iter().zip(scales.as_chunks().0);
+    for ((words, scales), out) in groups.zip(out.as_chunks_mut::<{ GROUP / 2 * PANEL }>().0) {
+        of_group(words, scales, out);
+    }
+}
+
 /// Words of four k `[k/4][n]` to words of two `[k/2][n]`, bf16(q · scale).
 #[inline(always)]
-fn dequantise(words: &[u32], scales: &[u16; PANEL], out: &mut Square) {
+fn dequantise(words: &[u32], scales: &[u16; PANEL], out: &mut [u32]) {
     let mut values = [0.0; PANEL];
     for (value, bits) in values.iter_mut().zip(scales) {
         *value = bf16_value(*bits);

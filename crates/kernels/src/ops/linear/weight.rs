@@ -2,9 +2,9 @@
 //! Knows how numbers lie in memory, not how they are multiplied.
 //!
 //! N is cut into panels of 64 rows; inside a panel K runs outside and the 64 rows inside:
-//! f32 `[N/64][K][64]` · bf16 `[N/64][K/2][64][2]` · int8 `[N/64][K/4][64][4]` as w + 128, with bf16 scales `[N/64][K/128][64]` ·
-//! int4 `[N/64][K/8][64][4 bytes]` as w + 8, byte i holding k = i in its low and k = 4 + i in its high half, with bf16 scales
-//! `[N/64][K/32][64]`. N is padded with zero rows, K with zeros up to a multiple of 1, 2, 128 or 64.
+//! f32 `[N/64][K][64]` · bf16 `[N/64][K/2][64][2]` · int8 `[N/64][K/4][64][4]` as w + 128, with bf16 scales `[N/64][K/32][64]` ·
+//! int4 `[N/64][K/8][64][4 bytes]` as w + 8, byte i holding k = i in its low and k = 4 + i in its high half, with
+//! the same scales. N is padded with zero rows, K with zeros up to a multiple of 1, 2, 64 or 64.
 
 use super::encode::{SMALLEST_MAGNITUDE, bf16_bits, bf16_bits_up, bf16_value, max_abs};
 use super::{Precision, Raw, RawType};
@@ -14,13 +14,9 @@ use std::mem::MaybeUninit;
 
 /// Rows of N in a panel: four AVX-512 registers or eight AVX2 ones.
 pub(super) const PANEL: usize = 64;
-/// K per scale of an int8 weight. Scales cost 1.6 % of the bytes; smaller groups hardly help, the activation's group does.
-pub(super) const INT8_WEIGHT_GROUP: usize = 128;
-/// K per scale of an int8 activation. With outlier channels the error of an output is about 2 % for groups of 128, 1.5 % for 64 and 1 %
-/// for 32; a group costs 12 multiply-adds of a tile, so 64 is the middle.
-pub(super) const INT8_ACTIVATION_GROUP: usize = 64;
-/// K per scale of int4, of weights and activations: four bits need small groups, and sixteen bits for 32 weights are 4.5 bits each.
-pub(super) const INT4_GROUP: usize = 32;
+/// K per scale of integers, of weights and of activations. A scale is half a bit per weight. With int8 weights in groups of 128 and
+/// activations in groups of 64, Tiger-Nano's distribution was half as far again from the unrounded one; outlier channels want small groups more.
+pub(super) const GROUP: usize = 32;
 /// K values that packing converts at a time.
 const CHUNK: usize = 128;
 
@@ -93,7 +89,7 @@ impl Weight {
 
     /// Bytes of memory that the packed form takes, scales and padding included.
     pub fn bytes(&self) -> usize {
-        self.data.bytes() + self.grouping().map_or(0, |_| self.scales.bytes())
+        self.data.bytes() + if has_scales(self.precision) { self.scales.bytes() } else { 0 }
     }
 
     /// Row `n` as the multiplication sees it (rounded or dequantised), into `out`: K values.
@@ -114,22 +110,17 @@ impl Weight {
                 let scales = self.scales(panel);
                 out.iter_mut().enumerate().for_each(|(k, out)| {
                     let q = (words[k / 4 * PANEL + n] >> (8 * (k % 4)) & 0xff) as i32 - 128;
-                    *out = q as f32 * bf16_value(scales[k / INT8_WEIGHT_GROUP * PANEL + n]);
+                    *out = q as f32 * bf16_value(scales[k / GROUP * PANEL + n]);
                 });
             }
             Precision::Int4 => {
                 let scales = self.scales(panel);
                 out.iter_mut().enumerate().for_each(|(k, out)| {
                     let q = (words[k / 8 * PANEL + n] >> int4_shift(k % 8) & 0xf) as i32 - 8;
-                    *out = q as f32 * bf16_value(scales[k / INT4_GROUP * PANEL + n]);
+                    *out = q as f32 * bf16_value(scales[k / GROUP * PANEL + n]);
                 });
             }
         }
-    }
-
-    /// How integers are grouped; None for floats.
-    pub(super) fn grouping(&self) -> Option<Grouping> {
-        grouping(self.precision)
     }
 
     /// K with its padding.
@@ -147,8 +138,10 @@ impl Weight {
 
     /// The scales of a panel, bf16 bits; empty for floats.
     pub(super) fn scales(&self, panel: usize) -> &[u16] {
-        let Some(grouping) = self.grouping() else { return &[] };
-        let len = self.padded_k() / grouping.weight * PANEL;
+        if !has_scales(self.precision) {
+            return &[];
+        }
+        let len = self.padded_k() / GROUP * PANEL;
         assert!(panel < self.n.div_ceil(PANEL));
         // SAFETY: `fill` wrote every scale of every panel.
         unsafe { std::slice::from_raw_parts(self.scales.as_ptr().cast::<u16>().add(panel * len), len) }
@@ -196,9 +189,8 @@ fn padded_k(precision: Precision, k: usize) -> usize {
     match precision {
         Precision::F32 => k,
         Precision::Bf16 => k.next_multiple_of(2),
-        Precision::Int8 => k.next_multiple_of(INT8_WEIGHT_GROUP),
         // Squares of 64 for the backward pass.
-        Precision::Int4 => k.next_multiple_of(2 * INT4_GROUP),
+        Precision::Int8 | Precision::Int4 => k.next_multiple_of(2 * GROUP),
     }
 }
 
@@ -212,24 +204,17 @@ pub(super) fn values_per_word(precision: Precision) -> usize {
     }
 }
 
-/// How the integers of a precision are grouped along K and stored.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Grouping {
-    /// K per scale of a weight; a multiple of the activation's.
-    pub(super) weight: usize,
-    /// K per scale of an activation.
-    pub(super) activation: usize,
-    /// The stored value of a weight of zero.
-    pub(super) zero: i32,
-}
-
-/// None for floats.
-pub(super) fn grouping(precision: Precision) -> Option<Grouping> {
+/// The stored value of an integer weight of zero; None for floats.
+pub(super) fn zero_of(precision: Precision) -> Option<i32> {
     match precision {
         Precision::F32 | Precision::Bf16 => None,
-        Precision::Int8 => Some(Grouping { weight: INT8_WEIGHT_GROUP, activation: INT8_ACTIVATION_GROUP, zero: 128 }),
-        Precision::Int4 => Some(Grouping { weight: INT4_GROUP, activation: INT4_GROUP, zero: 8 }),
+        Precision::Int8 => Some(128),
+        Precision::Int4 => Some(8),
     }
+}
+
+fn has_scales(precision: Precision) -> bool {
+    zero_of(precision).is_some()
 }
 
 /// Where the i-th of the eight values of an int4 word stands.
@@ -249,7 +234,7 @@ fn fill(cpu: &Cpu, precision: Precision, [n, k]: [usize; 2], source: &Source<'_>
     assert!(n > 0 && k > 0, "a weight has at least one row and one column");
     let panels = n.div_ceil(PANEL);
     let words = words_per_panel(precision, k);
-    let scales = grouping(precision).map_or(0, |g| padded_k(precision, k) / g.weight * PANEL);
+    let scales = if has_scales(precision) { padded_k(precision, k) / GROUP * PANEL } else { 0 };
     let weight = Weight { precision, n, k, data: HugeBuffer::new(panels * words * 4), scales: HugeBuffer::new(panels * scales * 2) };
     let data = Split::new(weight.data.as_ptr().cast::<MaybeUninit<u32>>());
     let scale_data = Split::new(weight.scales.as_ptr().cast::<MaybeUninit<u16>>());
@@ -272,16 +257,13 @@ fn fill(cpu: &Cpu, precision: Precision, [n, k]: [usize; 2], source: &Source<'_>
                 match precision {
                     Precision::F32 => put_f32(&mut words[from * PANEL + row..], &values[..len]),
                     Precision::Bf16 => put_bf16(&mut words[from / 2 * PANEL + row..], &values[..len.next_multiple_of(2)]),
-                    Precision::Int8 => {
-                        let scale = put_int8(&mut words[from / 4 * PANEL + row..], &values);
-                        scales[from / INT8_WEIGHT_GROUP * PANEL + row].write(scale);
-                    }
-                    Precision::Int4 => {
-                        let groups = len.next_multiple_of(2 * INT4_GROUP) / INT4_GROUP;
+                    Precision::Int8 | Precision::Int4 => {
+                        let groups = len.next_multiple_of(2 * GROUP) / GROUP;
                         for (g, values) in values.as_chunks().0.iter().take(groups).enumerate() {
-                            let at = from + g * INT4_GROUP;
-                            let scale = put_int4(&mut words[at / 8 * PANEL + row..], values);
-                            scales[at / INT4_GROUP * PANEL + row].write(scale);
+                            let at = from + g * GROUP;
+                            let words = &mut words[at / values_per_word(precision) * PANEL + row..];
+                            let scale = if precision == Precision::Int8 { put_int8(words, values) } else { put_int4(words, values) };
+                            scales[at / GROUP * PANEL + row].write(scale);
                         }
                     }
                 }
@@ -303,16 +285,33 @@ fn put_bf16(words: &mut [MaybeUninit<u32>], values: &[f32]) {
     }
 }
 
-/// Symmetric, ±127; returns the scale. A value that is not finite makes the scale so, and with it every output.
-fn put_int8(words: &mut [MaybeUninit<u32>], values: &[f32; CHUNK]) -> u16 {
-    let bits = bf16_bits_up(max_abs(values) / 127.0);
-    let scale = bf16_value(bits);
-    let quantised = |v: f32| if scale > 0.0 { ((v / scale).round_ties_even().clamp(-127.0, 127.0) as i32 + 128) as u32 } else { 128 };
+/// Scales above the smallest one that are tried for int8, each the next bf16.
+const INT8_SEARCH_STEPS: u16 = 8;
+
+/// −127 to 127; returns the scale. Of the smallest scale that reaches the largest magnitude and the next few, the one that leaves the
+/// smallest squared error: where 32 values fall between the steps is chance, and some scale near by has luck. A value that is not finite
+/// makes the scale so, and with it every output.
+fn put_int8(words: &mut [MaybeUninit<u32>], values: &[f32; GROUP]) -> u16 {
+    let smallest = bf16_bits_up(max_abs(values) / 127.0);
+    let scale_of = |i: u16| bf16_value(smallest.saturating_add(i));
+    let quantised = |v: f32, inverse: f32| (v * inverse).round_ties_even().clamp(-127.0, 127.0);
+    let (mut best, mut least) = (smallest, f32::INFINITY);
+    if scale_of(0) >= SMALLEST_MAGNITUDE && scale_of(INT8_SEARCH_STEPS).is_finite() {
+        for i in 0..INT8_SEARCH_STEPS {
+            let (scale, inverse) = (scale_of(i), 1.0 / scale_of(i));
+            let error: f32 = values.iter().map(|v| v * inverse - quantised(*v, inverse)).map(|e| e * e).sum::<f32>() * scale * scale;
+            if error < least {
+                (best, least) = (smallest + i, error);
+            }
+        }
+    }
+    let scale = bf16_value(best);
+    let inverse = if scale >= SMALLEST_MAGNITUDE { 1.0 / scale } else { 0.0 };
     for (word, v) in words.iter_mut().step_by(PANEL).zip(values.as_chunks::<4>().0) {
-        let [a, b, c, d] = v.map(quantised);
+        let [a, b, c, d] = v.map(|v| (quantised(v, inverse) as i32 + 128) as u32);
         word.write(a | b << 8 | c << 16 | d << 24);
     }
-    bits
+    best
 }
 
 /// Steps of the search for an int4 scale to each side of the usual one, and their size in units of the last place of the largest value.
@@ -322,10 +321,10 @@ const INT4_SEARCH_STEP: f32 = 0.1;
 /// −8 to 7; returns the scale. For each of several guesses the values are rounded, and the scale that fits them best in the sense of least
 /// squares is Σ v q / Σ q²; of all, the one that leaves the smallest error. The largest magnitude usually goes to −8, so scales have a
 /// sign. A value that is not finite makes the scale so, and with it every output.
-fn put_int4(words: &mut [MaybeUninit<u32>], values: &[f32; INT4_GROUP]) -> u16 {
+fn put_int4(words: &mut [MaybeUninit<u32>], values: &[f32; GROUP]) -> u16 {
     let max = max_abs(values);
     let extreme = values.iter().copied().fold(0.0, |e: f32, v| if v.abs() > e.abs() { v } else { e });
-    let (mut best, mut best_gain, mut best_q) = (0.0f32, 0.0f32, [8u32; INT4_GROUP]);
+    let (mut best, mut best_gain, mut best_q) = (0.0f32, 0.0f32, [8u32; GROUP]);
     if !max.is_finite() {
         best = f32::NAN;
     } else if max >= SMALLEST_MAGNITUDE {
@@ -348,4 +347,4 @@ fn put_int4(words: &mut [MaybeUninit<u32>], values: &[f32; INT4_GROUP]) -> u16 {
     bf16_bits(best)
 }
 
-const _: () = assert!(INT8_WEIGHT_GROUP.is_multiple_of(INT8_ACTIVATION_GROUP) && CHUNK.is_multiple_of(INT8_WEIGHT_GROUP));
+const _: () = assert!(CHUNK.is_multiple_of(2 * GROUP));

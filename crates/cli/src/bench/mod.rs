@@ -1,0 +1,250 @@
+//! `tiger bench`: decode, prefill and training beside the machine's own limits, measured in the same run, and beside llama.cpp when its
+//! binary is given. Numbers only, no judgement. Knows no kernel and no scheduling: the engine's cost per token is measured elsewhere.
+
+mod engine;
+mod llama;
+mod quality;
+mod sampling;
+mod shape;
+mod training;
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tiger_kernels::Cpu;
+use tiger_kernels::cpu::limits;
+use tiger_model::{Model, Precision};
+
+use crate::args::Bench;
+use crate::failure::Failure;
+use crate::output;
+use crate::table::Table;
+use llama::Llama;
+use sampling::Sampling;
+
+/// One thing to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// One prompt of so many tokens.
+    Prefill(usize),
+    /// One token for each of so many streams, over so many adapters (0: the bare base).
+    Decode { streams: usize, adapters: usize },
+    /// One token behind so many.
+    Context(usize),
+    /// The last page of a prompt of so many tokens, the rest of which is in the cache, against the whole prompt.
+    Cached(usize),
+    /// A stream through the whole engine, against the same steps done bare.
+    Engine,
+    /// A step of training; true: only layer inputs are kept.
+    Train(bool),
+}
+
+/// What `tiger bench` always measures, and what `--full` adds.
+const SHORT: [Work; 2] = [Work::Prefill(512), Work::Decode { streams: 1, adapters: 0 }];
+const FULL: [Work; 9] = [
+    Work::Prefill(2048),
+    Work::Decode { streams: 8, adapters: 0 },
+    Work::Decode { streams: 8, adapters: 4 },
+    Work::Decode { streams: 8, adapters: 8 },
+    Work::Decode { streams: 16, adapters: 0 },
+    Work::Decode { streams: 32, adapters: 0 },
+    Work::Context(8192),
+    Work::Cached(4096),
+    Work::Engine,
+];
+
+impl Work {
+    fn name(self) -> String {
+        match self {
+            Self::Prefill(tokens) => format!("prefill {tokens}"),
+            Self::Decode { streams: 1, .. } => "decode, 1 stream".into(),
+            Self::Decode { streams, adapters: 0 } => format!("decode, {streams} streams"),
+            Self::Decode { streams, adapters } => format!("decode, {streams} over {adapters} adapters"),
+            Self::Context(tokens) => format!("decode behind {tokens} tokens"),
+            Self::Cached(tokens) => format!("first token, {tokens} cached"),
+            Self::Engine => "engine, 1 stream".into(),
+            Self::Train(false) => format!("train {} × {}", training::SEQUENCES, training::SEQUENCE),
+            Self::Train(true) => "train, checkpointed".into(),
+        }
+    }
+}
+
+/// One measured number beside its limit.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    work: Work,
+    tokens_per_s: f64,
+    /// What the machine did, and what it can do. For a cached prompt: its time, and that of the whole; for the engine: the time of a bare
+    /// step, and of one in the engine.
+    reached: f64,
+    limit: f64,
+    unit: &'static str,
+    /// Tokens/s of llama.cpp in the same round.
+    theirs: Option<f64>,
+}
+
+/// Measures and prints.
+pub fn run(args: &Bench, json: bool) -> Result<(), Failure> {
+    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    let cpu = Cpu::new(threads, None);
+    if let Some(text) = &args.text {
+        return quality::run(&cpu, &args.model, args.precision.into(), text, json);
+    }
+    let llama = args.llama_bench.as_ref().zip(args.llama_model.as_ref()).map(|(bench, model)| Llama::new(bench, model, threads));
+    eprintln!("making the model ({})", args.model);
+    let model = Arc::new(shape::model(&cpu, &args.model, args.precision.into())?);
+    let mut works = SHORT.to_vec();
+    if args.full {
+        works.extend(FULL);
+    }
+    if args.train {
+        works.extend([Work::Train(false), Work::Train(true)]);
+    }
+    let mut rounds: Vec<Vec<Row>> = Vec::new();
+    for round in 0..args.rounds {
+        let mut rows = Vec::new();
+        let mut sampling = Sampling::new(&model);
+        for &work in &works {
+            eprintln!("round {} of {}: {}", round + 1, args.rounds, work.name());
+            rows.push(measure(&cpu, &model, &mut sampling, work)?);
+        }
+        drop(sampling);
+        if let Some(llama) = &llama {
+            eprintln!("round {} of {}: llama.cpp", round + 1, args.rounds);
+            llama.measure(&mut rows)?;
+        }
+        rounds.push(rows);
+    }
+    let rows = medians(&rounds);
+    if json { print_json(args, &cpu, &model, &rows) } else { print_table(args, &cpu, &model, &rows) }
+}
+
+fn print_json(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<(), Failure> {
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|r| {
+            json!({
+                "what": r.work.name(), "tokens_per_s": r.tokens_per_s, "reached": r.reached, "limit": r.limit, "unit": r.unit,
+                "share": r.reached / r.limit, "llama_tokens_per_s": r.theirs, "ratio": r.theirs.map(|theirs| r.tokens_per_s / theirs),
+            })
+        })
+        .collect();
+    output::json(&json!({
+        "model": args.model, "precision": format!("{:?}", model.precision()), "threads": cpu.threads(), "isa": format!("{:?}", cpu.isa()),
+        "weights_bytes": model.bytes(), "peak_resident_bytes": resident_bytes(), "rows": rows,
+    }))
+}
+
+fn print_table(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<(), Failure> {
+    println!("{} {:?}, {} threads, {:?}", args.model, model.precision(), cpu.threads(), cpu.isa());
+    let compared = rows.iter().any(|r| r.theirs.is_some());
+    let mut head = vec!["", "TOKENS/S", "REACHED", "LIMIT", "SHARE"];
+    if compared {
+        head.extend(["LLAMA.CPP", "RATIO"]);
+    }
+    let mut table = Table::new(&head);
+    for r in rows {
+        let mut cells = vec![
+            r.work.name(),
+            format!("{:.1}", r.tokens_per_s),
+            format!("{:.1} {}", r.reached, r.unit),
+            format!("{:.1} {}", r.limit, r.unit),
+            format!("{:.0} %", 100.0 * r.reached / r.limit),
+        ];
+        if compared {
+            cells.push(r.theirs.map_or_else(String::new, |theirs| format!("{theirs:.1}")));
+            cells.push(r.theirs.map_or_else(String::new, |theirs| format!("{:.2}", r.tokens_per_s / theirs)));
+        }
+        table.row(cells);
+    }
+    print!("{table}");
+    println!("weights {}, peak resident {}", output::bytes(model.bytes()), output::bytes(resident_bytes()));
+    Ok(())
+}
+
+fn measure(cpu: &Cpu, model: &Arc<Model>, sampling: &mut Sampling<'_>, work: Work) -> Result<Row, Failure> {
+    let a = model.architecture();
+    let table = (a.vocab * a.hidden) as f64;
+    // Parameters that a token multiplies: all but an embedding table that is only looked up.
+    let inner = a.parameters() as f64 - if a.tied { table } else { 2.0 * table };
+    let row = |tokens: f64, seconds: f64, reached: f64, limit: f64, unit| Row {
+        work,
+        tokens_per_s: tokens / seconds,
+        reached: reached / seconds / 1e9,
+        limit,
+        unit,
+        theirs: None,
+    };
+    Ok(match work {
+        Work::Prefill(tokens) => {
+            let seconds = sampling.prefill(cpu, tokens);
+            row(tokens as f64, seconds, 2.0 * (inner * tokens as f64 + table), limits::peak_flops(cpu, model.precision()), "GFLOP/s")
+        }
+        Work::Decode { streams, adapters } => {
+            let seconds = sampling.decode(cpu, streams, adapters, sampling::PROMPT) / sampling::DECODED as f64;
+            let bandwidth = limits::read_bandwidth(cpu);
+            let bytes = read_per_step(model) + sampling.adapter_bytes(adapters);
+            // Few rows are bound by memory, many by arithmetic: the limit that is nearer.
+            let flops = 2.0 * (inner + table) * streams as f64;
+            let peak = limits::peak_flops(cpu, model.precision());
+            if flops / peak > bytes / bandwidth {
+                row(streams as f64, seconds, flops, peak, "GFLOP/s")
+            } else {
+                row(streams as f64, seconds, bytes, bandwidth, "GB/s")
+            }
+        }
+        Work::Context(tokens) => {
+            let seconds = sampling.decode(cpu, 1, 0, tokens) / sampling::DECODED as f64;
+            let bytes = read_per_step(model) + (model.kv_bytes_per_page() * tokens / tiger_model::PAGE_TOKENS) as f64;
+            row(1.0, seconds, bytes, limits::read_bandwidth(cpu), "GB/s")
+        }
+        Work::Cached(tokens) => {
+            let [whole, last] = sampling.cached(cpu, tokens);
+            Row { work, tokens_per_s: 1.0 / last, reached: 1e3 * last, limit: 1e3 * whole, unit: "ms", theirs: None }
+        }
+        Work::Engine => {
+            let bare = sampling.decode(cpu, 1, 0, engine::MIDDLE) / sampling::DECODED as f64;
+            let whole = engine::seconds_per_token(model, cpu.threads())?;
+            Row { work, tokens_per_s: 1.0 / whole, reached: 1e6 * bare, limit: 1e6 * whole, unit: "us", theirs: None }
+        }
+        Work::Train(checkpointed) => {
+            let seconds = training::seconds(cpu, model, checkpointed);
+            let tokens = (training::SEQUENCES * training::SEQUENCE) as f64;
+            row(tokens, seconds, 4.0 * (inner + table) * tokens, limits::peak_flops(cpu, model.precision()), "GFLOP/s")
+        }
+    })
+}
+
+/// Bytes of weights that a step reads, however few rows it has.
+fn read_per_step(model: &Model) -> f64 {
+    let a = model.architecture();
+    let per_value = match model.precision() {
+        Precision::F32 => 4.0,
+        Precision::Bf16 | Precision::Int8 => 2.0,
+        Precision::Int4 => 1.0,
+    };
+    model.bytes() as f64 - if a.tied { 0.0 } else { (a.vocab * a.hidden) as f64 * per_value }
+}
+
+/// The median of each row over the rounds, by share of the limit of the same moment; of the ratios likewise.
+fn medians(rounds: &[Vec<Row>]) -> Vec<Row> {
+    let count = rounds.first().map_or(0, Vec::len);
+    (0..count)
+        .filter_map(|i| {
+            let mut column: Vec<&Row> = rounds.iter().map(|rows| &rows[i]).collect();
+            let mut ratios: Vec<f64> = column.iter().filter_map(|r| r.theirs.map(|theirs| theirs / r.tokens_per_s)).collect();
+            ratios.sort_by(f64::total_cmp);
+            column.sort_by(|x, y| (x.reached / x.limit).total_cmp(&(y.reached / y.limit)));
+            let middle = *column.get(column.len() / 2)?;
+            let theirs = ratios.get(ratios.len() / 2).map(|ratio| ratio * middle.tokens_per_s);
+            Some(Row { theirs, ..middle.clone() })
+        })
+        .collect()
+}
+
+/// Largest resident set so far, from the kernel.
+fn resident_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0) * 1024
+}
