@@ -8,8 +8,8 @@
 
 use super::encode::{SMALLEST_MAGNITUDE, bf16_bits, bf16_bits_up, bf16_value, max_abs};
 use super::{Precision, Raw, RawType};
-use crate::Cpu;
 use crate::cpu::memory::{HugeBuffer, Split};
+use crate::{Cpu, Isa};
 use std::mem::MaybeUninit;
 
 /// Rows of N in a panel: four AVX-512 registers or eight AVX2 ones.
@@ -262,7 +262,7 @@ fn fill(cpu: &Cpu, precision: Precision, [n, k]: [usize; 2], source: &Source<'_>
                         for (g, values) in values.as_chunks().0.iter().take(groups).enumerate() {
                             let at = from + g * GROUP;
                             let words = &mut words[at / values_per_word(precision) * PANEL + row..];
-                            let scale = if precision == Precision::Int8 { put_int8(words, values) } else { put_int4(words, values) };
+                            let scale = put_integers(cpu.isa(), precision, words, values);
                             scales[at / GROUP * PANEL + row].write(scale);
                         }
                     }
@@ -285,12 +285,48 @@ fn put_bf16(words: &mut [MaybeUninit<u32>], values: &[f32]) {
     }
 }
 
+/// Rounds a group; returns the scale's bits.
+fn put_integers(isa: Isa, precision: Precision, words: &mut [MaybeUninit<u32>], values: &[f32; GROUP]) -> u16 {
+    #[cfg(target_arch = "x86_64")]
+    if isa != Isa::Portable {
+        // SAFETY: both other instruction sets have AVX2 and FMA.
+        return unsafe { put_integers_avx2(precision, words, values) };
+    }
+    let _ = isa;
+    put_integers_with(precision, words, values)
+}
+
+/// The same source with vectors: without them rounding is a function call, and an 8B model takes minutes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn put_integers_avx2(precision: Precision, words: &mut [MaybeUninit<u32>], values: &[f32; GROUP]) -> u16 {
+    put_integers_with(precision, words, values)
+}
+
+#[inline(always)]
+fn put_integers_with(precision: Precision, words: &mut [MaybeUninit<u32>], values: &[f32; GROUP]) -> u16 {
+    if precision == Precision::Int8 { put_int8(words, values) } else { put_int4(words, values) }
+}
+
+/// Eight sums side by side, then those in order: one result for every vector width.
+#[inline(always)]
+fn sum(values: [f32; GROUP]) -> f32 {
+    let mut sums = [0.0f32; 8];
+    for values in values.as_chunks::<8>().0 {
+        for (sum, v) in sums.iter_mut().zip(values) {
+            *sum += v;
+        }
+    }
+    sums.iter().sum()
+}
+
 /// Scales above the smallest one that are tried for int8, each the next bf16.
 const INT8_SEARCH_STEPS: u16 = 8;
 
 /// −127 to 127; returns the scale. Of the smallest scale that reaches the largest magnitude and the next few, the one that leaves the
 /// smallest squared error: where 32 values fall between the steps is chance, and some scale near by has luck. A value that is not finite
 /// makes the scale so, and with it every output.
+#[inline(always)]
 fn put_int8(words: &mut [MaybeUninit<u32>], values: &[f32; GROUP]) -> u16 {
     let smallest = bf16_bits_up(max_abs(values) / 127.0);
     let scale_of = |i: u16| bf16_value(smallest.saturating_add(i));
@@ -299,7 +335,7 @@ fn put_int8(words: &mut [MaybeUninit<u32>], values: &[f32; GROUP]) -> u16 {
     if scale_of(0) >= SMALLEST_MAGNITUDE && scale_of(INT8_SEARCH_STEPS).is_finite() {
         for i in 0..INT8_SEARCH_STEPS {
             let (scale, inverse) = (scale_of(i), 1.0 / scale_of(i));
-            let error: f32 = values.iter().map(|v| v * inverse - quantised(*v, inverse)).map(|e| e * e).sum::<f32>() * scale * scale;
+            let error = sum(values.map(|v| (v * inverse - quantised(v, inverse)).powi(2))) * scale * scale;
             if error < least {
                 (best, least) = (smallest + i, error);
             }
@@ -321,6 +357,7 @@ const INT4_SEARCH_STEP: f32 = 0.1;
 /// −8 to 7; returns the scale. For each of several guesses the values are rounded, and the scale that fits them best in the sense of least
 /// squares is Σ v q / Σ q²; of all, the one that leaves the smallest error. The largest magnitude usually goes to −8, so scales have a
 /// sign. A value that is not finite makes the scale so, and with it every output.
+#[inline(always)]
 fn put_int4(words: &mut [MaybeUninit<u32>], values: &[f32; GROUP]) -> u16 {
     let max = max_abs(values);
     let extreme = values.iter().copied().fold(0.0, |e: f32, v| if v.abs() > e.abs() { v } else { e });
@@ -328,11 +365,13 @@ fn put_int4(words: &mut [MaybeUninit<u32>], values: &[f32; GROUP]) -> u16 {
     if !max.is_finite() {
         best = f32::NAN;
     } else if max >= SMALLEST_MAGNITUDE {
+        let scaled = values.map(|v| v / max);
         for i in -INT4_SEARCH_STEPS..=INT4_SEARCH_STEPS {
             let inverse = -(8.0 + INT4_SEARCH_STEP * i as f32) / extreme;
             let q = values.map(|v| (v * inverse).round_ties_even().clamp(-8.0, 7.0));
-            let dot: f32 = values.iter().zip(&q).map(|(v, q)| v / max * q).sum();
-            let square: f32 = q.iter().map(|q| q * q).sum();
+            let mut products = q;
+            products.iter_mut().zip(&scaled).for_each(|(q, v)| *q *= v);
+            let (dot, square) = (sum(products), sum(q.map(|q| q * q)));
             // Σ v² − Σ (v − s q)² for the best s, over max².
             let gain = dot * dot / square;
             if gain > best_gain {
