@@ -39,12 +39,10 @@ impl Llama {
             };
             rows.iter_mut().filter(|r| r.work == work).for_each(|r| r.theirs = speed);
         }
-        let streams = list(rows.iter().filter_map(|r| match r.work {
-            Work::Decode { streams, adapters: 0 } if streams > 1 => Some(streams),
-            _ => None,
-        }));
-        let Some(batched) = self.batched.as_ref().filter(|_| !streams.is_empty()) else { return Ok(()) };
-        let context = (rows.len().max(64) * (PROMPT + DECODED)).to_string();
+        let several = |r: &Row| if let Work::Decode { streams, adapters: 0 } = r.work { Some(streams).filter(|s| *s > 1) } else { None };
+        let Some(most) = rows.iter().filter_map(several).max() else { return Ok(()) };
+        let Some(batched) = &self.batched else { return Ok(()) };
+        let (streams, context) = (list(rows.iter().filter_map(several)), (most * (PROMPT + DECODED)).to_string());
         let prompt = PROMPT.to_string();
         let text = self.run(batched, &["-npp", &prompt, "-ntg", &decoded, "-npl", &streams, "-c", &context, "--output-format", "jsonl"])?;
         for test in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {

@@ -189,26 +189,26 @@ unsafe fn bf16_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
     }
 }
 
-/// As `multiply`, for pairs of 16-bit values: sum += x₀ · v₀ + x₁ · v₁.
+/// As `multiply`, for words of integers: sum = step(sum, v(c), word of x).
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn multiply_pairs<const R: usize, const C: usize>(
+unsafe fn multiply_words<const R: usize, const C: usize>(
     sum: &mut [[__m256i; C]; R],
-    x: *const i32,
-    stride: usize,
+    (x, stride): (*const i32, usize),
     v: impl Fn(usize) -> __m256i,
+    step: impl Fn(__m256i, __m256i, __m256i) -> __m256i,
 ) {
     // SAFETY: R rows of x, `stride` apart.
-    let pair = |r: usize| _mm256_set1_epi32(unsafe { x.add(r * stride).read() });
+    let word = |r: usize| _mm256_set1_epi32(unsafe { x.add(r * stride).read() });
     if R < C {
         let mut a = [_mm256_setzero_si256(); R];
         for (r, a) in a.iter_mut().enumerate() {
-            *a = pair(r);
+            *a = word(r);
         }
         for c in 0..C {
             let v = v(c);
             for (sum, a) in sum.iter_mut().zip(a) {
-                sum[c] = _mm256_add_epi32(sum[c], _mm256_madd_epi16(v, a));
+                sum[c] = step(sum[c], v, a);
             }
         }
         return;
@@ -218,9 +218,9 @@ unsafe fn multiply_pairs<const R: usize, const C: usize>(
         *column = v(c);
     }
     for (r, sum) in sum.iter_mut().enumerate() {
-        let a = pair(r);
+        let a = word(r);
         for (sum, v) in sum.iter_mut().zip(columns) {
-            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(v, a));
+            *sum = step(*sum, v, a);
         }
     }
 }
@@ -241,8 +241,9 @@ unsafe fn int8_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
                 *sum = [_mm256_set1_epi32((*groups.add(r * b.group_stride)).start); C];
             }
             for _ in 0..GROUP_STEPS {
-                multiply_pairs(&mut sum, x, stride, |c| _mm256_and_si256(reread(w.add(c * LANES)), low));
-                multiply_pairs(&mut sum, x.add(1), stride, |c| _mm256_srli_epi16::<8>(reread(w.add(c * LANES))));
+                let pairs = |sum, v, a| _mm256_add_epi32(sum, _mm256_madd_epi16(v, a));
+                multiply_words(&mut sum, (x, stride), |c| _mm256_and_si256(reread(w.add(c * LANES)), low), pairs);
+                multiply_words(&mut sum, (x.add(1), stride), |c| _mm256_srli_epi16::<8>(reread(w.add(c * LANES))), pairs);
                 lines::<C>(&mut ahead);
                 x = x.add(2);
                 w = w.add(PANEL);
@@ -277,42 +278,6 @@ unsafe fn scaled<const R: usize, const C: usize>(
     }
 }
 
-/// As `multiply_pairs`, for four bytes: sums of 16 bits, each of two products.
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-unsafe fn multiply_bytes<const R: usize, const C: usize>(
-    sum: &mut [[__m256i; C]; R],
-    x: *const i32,
-    stride: usize,
-    v: impl Fn(usize) -> __m256i,
-) {
-    // SAFETY: R rows of x, `stride` apart.
-    let four = |r: usize| _mm256_set1_epi32(unsafe { x.add(r * stride).read() });
-    if R < C {
-        let mut a = [_mm256_setzero_si256(); R];
-        for (r, a) in a.iter_mut().enumerate() {
-            *a = four(r);
-        }
-        for c in 0..C {
-            let v = v(c);
-            for (sum, a) in sum.iter_mut().zip(a) {
-                sum[c] = _mm256_add_epi16(sum[c], _mm256_maddubs_epi16(v, a));
-            }
-        }
-        return;
-    }
-    let mut columns = [_mm256_setzero_si256(); C];
-    for (c, column) in columns.iter_mut().enumerate() {
-        *column = v(c);
-    }
-    for (r, sum) in sum.iter_mut().enumerate() {
-        let a = four(r);
-        for (sum, v) in sum.iter_mut().zip(columns) {
-            *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(v, a));
-        }
-    }
-}
-
 #[target_feature(enable = "avx2,fma")]
 unsafe fn int4_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
     // SAFETY: the tile lies in the block; per group the inner loop makes `INT4_STEPS` steps of 64 words of w and eight values of x.
@@ -326,8 +291,10 @@ unsafe fn int4_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
             let groups = b.groups.add(t.row * b.group_stride + g);
             let mut sum = [[_mm256_setzero_si256(); C]; R];
             for _ in 0..INT4_STEPS {
-                multiply_bytes(&mut sum, x, stride, |c| _mm256_and_si256(reread(w.add(c * LANES)), low));
-                multiply_bytes(&mut sum, x.add(1), stride, |c| _mm256_and_si256(_mm256_srli_epi16::<4>(reread(w.add(c * LANES))), low));
+                let bytes = |sum, v, a| _mm256_add_epi16(sum, _mm256_maddubs_epi16(v, a));
+                multiply_words(&mut sum, (x, stride), |c| _mm256_and_si256(reread(w.add(c * LANES)), low), bytes);
+                let high = |c: usize| _mm256_and_si256(_mm256_srli_epi16::<4>(reread(w.add(c * LANES))), low);
+                multiply_words(&mut sum, (x.add(1), stride), high, bytes);
                 lines::<C>(&mut ahead);
                 x = x.add(2);
                 w = w.add(PANEL);
