@@ -112,7 +112,7 @@ fn main() {
     let threads = std::env::args().skip(1).find_map(|x| x.parse().ok()).unwrap_or(1);
     let cpu = Cpu::new(threads, None);
     println!("{:?}, {threads} threads", cpu.isa());
-    for kv_type in [KvType::F32, KvType::Bf16] {
+    for kv_type in [KvType::F32, KvType::Bf16, KvType::Int8] {
         for (context, rows) in [(512, 512), (2048, 2048), (2048, 1), (8192, 1)] {
             bench_attention(&cpu, kv_type, context, rows);
         }

@@ -42,6 +42,7 @@ pub(crate) struct Layer {
 pub struct Model {
     pub(crate) architecture: Architecture,
     precision: Precision,
+    kv_type: KvType,
     pub(crate) embedding: Weight,
     /// None: the embedding is the head too.
     head: Option<Weight>,
@@ -70,7 +71,7 @@ impl Model {
         }
         let norm = read.vector(modules::FINAL_NORM)?;
         let inverse_frequencies = inverse_frequencies(&architecture);
-        Ok(Model { architecture, precision, embedding, head, layers, norm, inverse_frequencies })
+        Ok(Model { architecture, precision, kv_type: default_kv_type(precision), embedding, head, layers, norm, inverse_frequencies })
     }
 
     /// Weights from a seed: real shapes for speed and memory, not for sense.
@@ -101,7 +102,22 @@ impl Model {
         let embedding = weight(table, a.vocab, c);
         let head = (!a.tied).then(|| weight(head_precision(precision), a.vocab, c));
         let inverse_frequencies = inverse_frequencies(a);
-        Model { architecture: a.clone(), precision, embedding, head, layers, norm: vec![1.0; c], inverse_frequencies }
+        Model {
+            architecture: a.clone(),
+            precision,
+            kv_type: default_kv_type(precision),
+            embedding,
+            head,
+            layers,
+            norm: vec![1.0; c],
+            inverse_frequencies,
+        }
+    }
+
+    /// The same model with keys and values kept in another form (default: bf16; f32 beside f32 weights). Sampling and training both use it.
+    #[must_use]
+    pub fn with_kv_type(self, kv_type: KvType) -> Model {
+        Model { kv_type, ..self }
     }
 
     /// Sizes and switches.
@@ -149,8 +165,9 @@ impl Model {
         KvShape { kv_heads: self.architecture.kv_heads, head_dim: self.architecture.head_dim }
     }
 
-    pub(crate) fn kv_type(&self) -> KvType {
-        if self.precision == Precision::F32 { KvType::F32 } else { KvType::Bf16 }
+    /// How keys and values are kept.
+    pub fn kv_type(&self) -> KvType {
+        self.kv_type
     }
 
     pub(crate) fn attention_shape(&self) -> AttentionShape {
@@ -171,6 +188,10 @@ impl Model {
         }
         RopeRows { cos, sin }
     }
+}
+
+fn default_kv_type(precision: Precision) -> KvType {
+    if precision == Precision::F32 { KvType::F32 } else { KvType::Bf16 }
 }
 
 /// A table that is only looked up costs no time: more bits for accuracy.

@@ -31,10 +31,9 @@ impl HugeBuffer {
         let Ok(layout) = Layout::from_size_align(size, align) else { panic!("{bytes} bytes are more than an address space holds") };
         // SAFETY: the size is not zero.
         let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
-        #[cfg(target_os = "linux")]
         if bytes >= HUGE_BYTES {
-            // SAFETY: the range is ours; advice that is refused changes nothing.
-            unsafe { libc::madvise(start.as_ptr().cast(), size, libc::MADV_HUGEPAGE) };
+            // SAFETY: the range is ours.
+            unsafe { ask_for_huge_pages(start.as_ptr(), size) };
         }
         HugeBuffer { start, layout }
     }
@@ -53,6 +52,21 @@ impl Drop for HugeBuffer {
         // SAFETY: allocated with this layout.
         unsafe { dealloc(self.start.as_ptr(), self.layout) };
     }
+}
+
+/// Asks for huge pages where whole ones fit in. Refused advice changes nothing.
+///
+/// # Safety
+/// The range is allocated.
+pub(crate) unsafe fn ask_for_huge_pages(start: *mut u8, bytes: usize) {
+    let skip = start.align_offset(HUGE_BYTES);
+    #[cfg(target_os = "linux")]
+    if skip < bytes && bytes - skip >= HUGE_BYTES {
+        // SAFETY: inside the range, by the caller's promise; advice changes no content.
+        unsafe { libc::madvise(start.add(skip).cast(), bytes - skip, libc::MADV_HUGEPAGE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (skip, bytes);
 }
 
 /// Buffers that ops borrow, so that no op pays for fresh pages.

@@ -59,6 +59,10 @@ impl Simd for Avx512 {
         one!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())))))
     }
     #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self::V {
+        one!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))))
+    }
+    #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, v: Self::V) {
         // The instruction of AVX512_BF16 flushes denormals, so the rounding is done in integers.
         // SAFETY: AVX-512 and sixteen writable elements by the trait's contract.

@@ -48,6 +48,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store_n(p: *mut f32, v: Self::V, n: usize);
     /// Sixteen bf16 (as bits), widened exactly.
     unsafe fn load_bf16(p: *const u16) -> Self::V;
+    /// Sixteen i8, exactly.
+    unsafe fn load_i8(p: *const i8) -> Self::V;
     /// Rounded to nearest even; NaN stays NaN.
     unsafe fn store_bf16(p: *mut u16, v: Self::V);
     /// a + b

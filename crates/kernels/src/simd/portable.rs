@@ -67,6 +67,11 @@ impl Simd for Portable {
         std::array::from_fn(|i| f32::from_bits(u32::from(unsafe { p.add(i).read_unaligned() }) << 16))
     }
     #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> V {
+        // SAFETY: sixteen readable elements, by the trait's contract.
+        unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from)
+    }
+    #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, v: V) {
         for (i, x) in v.into_iter().enumerate() {
             // SAFETY: sixteen writable elements, by the trait's contract.

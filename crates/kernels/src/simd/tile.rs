@@ -4,8 +4,6 @@ use super::Simd;
 
 /// An element that is read as f32.
 pub(crate) trait Element: Copy + Send + Sync + 'static {
-    /// Rounded to nearest even where the type is narrower.
-    fn from_f32(x: f32) -> Self;
     /// Exact.
     fn to_f32(self) -> f32;
     /// Sixteen elements.
@@ -15,11 +13,20 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     unsafe fn load<S: Simd>(p: *const Self) -> S::V;
 }
 
-impl Element for f32 {
+/// An element that holds any f32 by itself, without a scale beside it.
+pub(crate) trait Float: Element {
+    /// Rounded to nearest even where the type is narrower.
+    fn from_f32(x: f32) -> Self;
+}
+
+impl Float for f32 {
     #[inline(always)]
     fn from_f32(x: f32) -> f32 {
         x
     }
+}
+
+impl Element for f32 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
         self
@@ -31,12 +38,15 @@ impl Element for f32 {
     }
 }
 
-/// The bits of a bf16.
-impl Element for u16 {
+impl Float for u16 {
     #[inline(always)]
     fn from_f32(x: f32) -> u16 {
         half::bf16::from_f32(x).to_bits()
     }
+}
+
+/// The bits of a bf16.
+impl Element for u16 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
         f32::from_bits(u32::from(self) << 16)
@@ -45,6 +55,19 @@ impl Element for u16 {
     unsafe fn load<S: Simd>(p: *const u16) -> S::V {
         // SAFETY: the caller's promise.
         unsafe { S::load_bf16(p) }
+    }
+}
+
+/// An integer; its scale stands elsewhere.
+impl Element for i8 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from(self)
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const i8) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::load_i8(p) }
     }
 }
 

@@ -37,11 +37,18 @@ pub fn layer(shape: AttentionShape, kv_type: KvType, pages: usize) -> KvLayer {
     KvLayer::new(KvShape { kv_heads: shape.kv_heads, head_dim: shape.head_dim }, kv_type, pages)
 }
 
-pub fn rounded(x: f32, kv_type: KvType) -> f64 {
-    match kv_type {
-        KvType::F32 => f64::from(x),
-        KvType::Bf16 => f64::from(half::bf16::from_f32(x).to_f32()),
-    }
+pub const KV_TYPES: [KvType; 3] = [KvType::F32, KvType::Bf16, KvType::Int8];
+
+/// One position's keys or values of one head, as the cache holds them.
+pub fn rounded(head: &[f32], kv_type: KvType) -> Vec<f64> {
+    let max = head.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    let round = |x: &f32| match kv_type {
+        KvType::F32 => f64::from(*x),
+        KvType::Bf16 => f64::from(half::bf16::from_f32(*x).to_f32()),
+        KvType::Int8 if max == 0.0 => 0.0,
+        KvType::Int8 => f64::from((x * (127.0 / max)).round_ties_even()) * f64::from(max / 127.0),
+    };
+    head.iter().map(round).collect()
 }
 
 /// o then lse of every row, plain f64.
@@ -51,15 +58,17 @@ fn reference(s: &Sequence, kv_type: KvType) -> (Vec<f64>, Vec<f64>) {
     for t in 0..s.len {
         for h in 0..a.heads {
             let g = h / a.group() * a.head_dim;
-            let at = |j: usize, column: usize, i: usize| rounded(s.qkv[j * stride + column + g + i], kv_type);
+            let heads = |column: usize| -> Vec<Vec<f64>> {
+                (0..=t).map(|j| rounded(&s.qkv[j * stride + column + g..][..a.head_dim], kv_type)).collect()
+            };
+            let (keys, values) = (heads(s.k_column()), heads(s.v_column()));
             let q = &s.qkv[t * stride + h * a.head_dim..][..a.head_dim];
-            let scores: Vec<f64> = (0..=t)
-                .map(|j| f64::from(a.scale) * (0..a.head_dim).map(|i| f64::from(q[i]) * at(j, s.k_column(), i)).sum::<f64>())
-                .collect();
+            let scores: Vec<f64> =
+                (0..=t).map(|j| f64::from(a.scale) * (0..a.head_dim).map(|i| f64::from(q[i]) * keys[j][i]).sum::<f64>()).collect();
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let lse = max + scores.iter().map(|x| (x - max).exp()).sum::<f64>().ln();
             for i in 0..a.head_dim {
-                o.push((0..=t).map(|j| (scores[j] - lse).exp() * at(j, s.v_column(), i)).sum());
+                o.push((0..=t).map(|j| (scores[j] - lse).exp() * values[j][i]).sum());
             }
             all_lse.push(lse);
         }
@@ -106,7 +115,7 @@ const CASES: [(usize, usize, usize, usize); 7] =
 fn forward_matches_f64() {
     let mut random = Random(30);
     for (heads, kv_heads, d, len) in CASES {
-        for kv_type in [KvType::F32, KvType::Bf16] {
+        for kv_type in KV_TYPES {
             let s = Sequence::new(&mut random, shape(heads, kv_heads, d), len);
             let (o, lse) = chunked(&fast(), &s, kv_type, &[len], 1);
             let (eo, else_) = reference(&s, kv_type);
@@ -121,7 +130,7 @@ fn forward_matches_f64() {
 fn chunks_pages_and_decode_change_no_bit() {
     let mut random = Random(31);
     for (heads, kv_heads, d, len) in CASES {
-        for kv_type in [KvType::F32, KvType::Bf16] {
+        for kv_type in KV_TYPES {
             let s = Sequence::new(&mut random, shape(heads, kv_heads, d), len);
             let whole = chunked(&fast(), &s, kv_type, &[len], 1);
             for (chunks, seed) in [(vec![1], 2), (vec![16], 3), (vec![37, 5, 100], 4), (vec![255, 1, 2, 300], 5)] {
@@ -138,7 +147,7 @@ fn chunks_pages_and_decode_change_no_bit() {
 fn instruction_sets_and_threads_change_no_bit() {
     let mut random = Random(32);
     for (heads, kv_heads, d, len) in [(8, 2, 20, 30), (4, 4, 64, 18), (6, 1, 16, 280)] {
-        for kv_type in [KvType::F32, KvType::Bf16] {
+        for kv_type in KV_TYPES {
             let s = Sequence::new(&mut random, shape(heads, kv_heads, d), len);
             let expected = chunked(&devices()[0], &s, kv_type, &[len], 1);
             for cpu in devices() {
@@ -159,29 +168,31 @@ fn a_batch_of_decodes_and_chunks_is_each_alone() {
     let plan = [(100, 1), (90, 33), (41, 41), (257, 1), (0, 0)];
     let sequences: Vec<Sequence> = plan.iter().map(|(len, _)| Sequence::new(&mut random, a, *len)).collect();
     let order = random.shuffled(64);
-    let mut cache = layer(a, KvType::Bf16, 64);
-    let (mut tables, mut used) = (Vec::new(), 0);
-    for s in &sequences {
-        let n = s.len.div_ceil(PAGE_TOKENS);
-        tables.push(order[used..used + n].iter().map(|p| PageId(*p)).collect::<Vec<_>>());
-        used += n;
-    }
-    let (mut batch, mut segments) = (Vec::new(), Vec::new());
-    for ((s, (len, rows)), pages) in sequences.iter().zip(plan).zip(&tables) {
-        let (start, first) = (len - rows, batch.len() / stride);
-        if start > 0 {
-            attend(&fast(), &a, &mut cache, &s.qkv[..start * stride], &[Segment { rows: 0..start, start: 0, pages }]);
+    for kv_type in KV_TYPES {
+        let mut cache = layer(a, kv_type, 64);
+        let (mut tables, mut used) = (Vec::new(), 0);
+        for s in &sequences {
+            let n = s.len.div_ceil(PAGE_TOKENS);
+            tables.push(order[used..used + n].iter().map(|p| PageId(*p)).collect::<Vec<_>>());
+            used += n;
         }
-        batch.extend(&s.qkv[start * stride..]);
-        segments.push(Segment { rows: first..first + rows, start, pages });
-    }
-    let (o, lse) = attend(&fast(), &a, &mut cache, &batch, &segments);
-    for ((s, (len, rows)), segment) in sequences.iter().zip(plan).zip(&segments) {
-        if rows > 0 {
-            let alone = chunked(&fast(), s, KvType::Bf16, &[len], 9);
-            let (width, first) = (a.heads * a.head_dim, segment.rows.start);
-            assert_same(&o[first * width..(first + rows) * width], &alone.0[(len - rows) * width..], "o in the batch");
-            assert_same(&lse[first * a.heads..(first + rows) * a.heads], &alone.1[(len - rows) * a.heads..], "lse in the batch");
+        let (mut batch, mut segments) = (Vec::new(), Vec::new());
+        for ((s, (len, rows)), pages) in sequences.iter().zip(plan).zip(&tables) {
+            let (start, first) = (len - rows, batch.len() / stride);
+            if start > 0 {
+                attend(&fast(), &a, &mut cache, &s.qkv[..start * stride], &[Segment { rows: 0..start, start: 0, pages }]);
+            }
+            batch.extend(&s.qkv[start * stride..]);
+            segments.push(Segment { rows: first..first + rows, start, pages });
+        }
+        let (o, lse) = attend(&fast(), &a, &mut cache, &batch, &segments);
+        for ((s, (len, rows)), segment) in sequences.iter().zip(plan).zip(&segments) {
+            if rows > 0 {
+                let alone = chunked(&fast(), s, kv_type, &[len], 9);
+                let (width, first) = (a.heads * a.head_dim, segment.rows.start);
+                assert_same(&o[first * width..(first + rows) * width], &alone.0[(len - rows) * width..], "o in the batch");
+                assert_same(&lse[first * a.heads..(first + rows) * a.heads], &alone.1[(len - rows) * a.heads..], "lse in the batch");
+            }
         }
     }
 }
@@ -191,27 +202,29 @@ fn a_batch_of_decodes_and_chunks_is_each_alone() {
 fn what_lies_behind_a_row_does_not_reach_it() {
     let mut random = Random(34);
     for (heads, kv_heads, d, len) in [(4, 1, 20, 21), (2, 2, 64, 259)] {
-        let s = Sequence::new(&mut random, shape(heads, kv_heads, d), len);
-        let clean = chunked(&fast(), &s, KvType::F32, &[len], 1);
-        let pages: Vec<PageId> = (0..len.div_ceil(PAGE_TOKENS) as u32).map(PageId).collect();
-        let full = pages.len() * PAGE_TOKENS;
-        let mut cache = layer(s.shape, KvType::F32, pages.len());
-        attend(
-            &fast(),
-            &s.shape,
-            &mut cache,
-            &vec![f32::NAN; full * s.shape.qkv_columns()],
-            &[Segment { rows: 0..full, start: 0, pages: &pages }],
-        );
-        let dirty = attend(&fast(), &s.shape, &mut cache, &s.qkv, &[Segment { rows: 0..len, start: 0, pages: &pages }]);
-        assert_same(&dirty.0, &clean.0, "o over recycled pages");
-        // A later row's NaN changes no earlier row.
-        let mut poisoned = Sequence { qkv: s.qkv.clone(), ..s };
-        let stride = poisoned.shape.qkv_columns();
-        poisoned.qkv[(len - 1) * stride..].fill(f32::NAN);
-        let got = chunked(&fast(), &poisoned, KvType::F32, &[len], 1);
-        let kept = (len - 1) * heads * d;
-        assert_same(&got.0[..kept], &clean.0[..kept], "rows before a NaN");
+        for kv_type in KV_TYPES {
+            let s = Sequence::new(&mut random, shape(heads, kv_heads, d), len);
+            let clean = chunked(&fast(), &s, kv_type, &[len], 1);
+            let pages: Vec<PageId> = (0..len.div_ceil(PAGE_TOKENS) as u32).map(PageId).collect();
+            let full = pages.len() * PAGE_TOKENS;
+            let mut cache = layer(s.shape, kv_type, pages.len());
+            attend(
+                &fast(),
+                &s.shape,
+                &mut cache,
+                &vec![f32::NAN; full * s.shape.qkv_columns()],
+                &[Segment { rows: 0..full, start: 0, pages: &pages }],
+            );
+            let dirty = attend(&fast(), &s.shape, &mut cache, &s.qkv, &[Segment { rows: 0..len, start: 0, pages: &pages }]);
+            assert_same(&dirty.0, &clean.0, "o over recycled pages");
+            // A later row's NaN changes no earlier row.
+            let mut poisoned = Sequence { qkv: s.qkv.clone(), ..s };
+            let stride = poisoned.shape.qkv_columns();
+            poisoned.qkv[(len - 1) * stride..].fill(f32::NAN);
+            let got = chunked(&fast(), &poisoned, kv_type, &[len], 1);
+            let kept = (len - 1) * heads * d;
+            assert_same(&got.0[..kept], &clean.0[..kept], "rows before a NaN");
+        }
     }
 }
 
@@ -230,12 +243,22 @@ fn extreme_scores_give_no_nan() {
     assert_close(&o, &eo, 2e-2, "o");
 }
 
+/// Bytes of one head of size 20 in one page.
+fn page_bytes(kv_type: KvType) -> usize {
+    let elements = 16 * (20 + 32);
+    match kv_type {
+        KvType::F32 => 4 * elements,
+        KvType::Bf16 => 2 * elements,
+        KvType::Int8 => elements + 4 * 32,
+    }
+}
+
 #[test]
 fn a_copied_page_serves_as_the_original() {
     let a = shape(4, 2, 20);
     let s = Sequence::new(&mut Random(36), a, 30);
     let stride = a.qkv_columns();
-    for kv_type in [KvType::F32, KvType::Bf16] {
+    for kv_type in KV_TYPES {
         let mut cache = layer(a, kv_type, 6);
         let (first, second) = ([PageId(4), PageId(1)], [PageId(4), PageId(5)]);
         attend(&fast(), &a, &mut cache, &s.qkv[..25 * stride], &[Segment { rows: 0..25, start: 0, pages: &first }]);
@@ -244,6 +267,6 @@ fn a_copied_page_serves_as_the_original() {
         let original = attend(&fast(), &a, &mut cache, rest, &[Segment { rows: 0..5, start: 25, pages: &first }]);
         let copy = attend(&fast(), &a, &mut cache, rest, &[Segment { rows: 0..5, start: 25, pages: &second }]);
         assert_same(&copy.0, &original.0, "o from the copied page");
-        assert_eq!(KvLayer::bytes_per_page(cache.shape(), kv_type), 2 * 16 * (20 + 32) * kv_type.bytes());
+        assert_eq!(KvLayer::bytes_per_page(cache.shape(), kv_type), 2 * page_bytes(kv_type));
     }
 }

@@ -4,7 +4,7 @@ use tiger_kernels::Cpu;
 use tiger_kernels::ops::attention::{AttentionSaved, AttentionShape, KvRead, KvType, PAGE_TOKENS, PageId, Segment, attention_backward};
 use tiger_kernels::ops::rows::Rows;
 
-use crate::attention::{Sequence, attend, layer, rounded, shape};
+use crate::attention::{KV_TYPES, Sequence, attend, layer, rounded, shape};
 use crate::support::{Random, assert_close, assert_same, devices, differences, dot, fast, wide};
 
 /// f32 against f64 for gradients that are sums over up to 600 keys.
@@ -18,7 +18,7 @@ fn reference(s: &Sequence, kv_type: KvType, d_o: &[f32]) -> Vec<f64> {
         for h in 0..a.heads {
             let (qc, kc, vc) = (h * d, s.k_column() + h / a.group() * d, s.v_column() + h / a.group() * d);
             let q: Vec<f64> = wide(&s.qkv[t * stride + qc..][..d]);
-            let kv = |j: usize, c: usize| -> Vec<f64> { s.qkv[j * stride + c..][..d].iter().map(|x| rounded(*x, kv_type)).collect() };
+            let kv = |j: usize, c: usize| -> Vec<f64> { rounded(&s.qkv[j * stride + c..][..d], kv_type) };
             let scores: Vec<f64> = (0..=t).map(|j| f64::from(a.scale) * dot(&q, &kv(j, kc))).collect();
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = scores.iter().map(|x| (x - max).exp()).sum();
@@ -100,7 +100,7 @@ fn the_reference_matches_differences() {
 fn gradients_match_f64() {
     let mut random = Random(41);
     for (heads, kv_heads, d, len) in [(1, 1, 2, 1), (4, 2, 16, 17), (2, 2, 20, 40), (8, 1, 64, 70), (3, 1, 16, 275), (2, 2, 128, 33)] {
-        for kv_type in [KvType::F32, KvType::Bf16] {
+        for kv_type in KV_TYPES {
             let s = Sequence::new(&mut random, shape(heads, kv_heads, d), len);
             let d_o = random.vec(len * heads * d);
             let got = backward(&fast(), &[&s], kv_type, &d_o, 1);
@@ -123,7 +123,7 @@ fn packing_threads_pages_and_instruction_sets_change_no_bit() {
     let (width, columns) = (a.heads * a.head_dim, a.qkv_columns());
     let d_o = random.vec(rows * width);
     let all: Vec<&Sequence> = sequences.iter().collect();
-    for kv_type in [KvType::F32, KvType::Bf16] {
+    for kv_type in KV_TYPES {
         let expected = backward(&devices()[0], &all, kv_type, &d_o, 1);
         for cpu in devices() {
             assert_same(&backward(&cpu, &all, kv_type, &d_o, 2), &expected, &format!("{:?} {}", cpu.isa(), cpu.threads()));

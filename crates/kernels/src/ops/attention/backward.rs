@@ -29,8 +29,11 @@ pub fn attention_backward(cpu: &Cpu, shape: &AttentionShape, kv: KvRead, saved: 
         assert!(s.rows.end * saved.qkv.stride <= dqkv.len(), "attention_backward: dqkv has the rows");
     }
     match &kv.layer.storage {
-        Storage::F32(data) => run(cpu, &Packed::new(cpu, shape, data, kv.segments, saved), saved, dqkv),
-        Storage::Bf16(data) => run(cpu, &Packed::new(cpu, shape, data, kv.segments, saved), saved, dqkv),
+        Storage::F32(data) => run(cpu, &Packed::new(cpu, shape, (data, None), kv.segments, saved), saved, dqkv),
+        Storage::Bf16(data) => run(cpu, &Packed::new(cpu, shape, (data, None), kv.segments, saved), saved, dqkv),
+        Storage::Int8 { values, scales } => {
+            run(cpu, &Packed::new(cpu, shape, (values, Some(scales)), kv.segments, saved), saved, dqkv);
+        }
     }
 }
 
@@ -151,7 +154,11 @@ unsafe fn probabilities<S: Simd, E: Element>(
             let row = t * TILE_ROWS + r;
             let seen = (row / packed.shape.group() + 1).saturating_sub(page * PAGE_TOKENS).min(PAGE_TOKENS);
             let (lse, dot) = packed.row_terms(head, row);
-            let p = S::first_n(exp::<S>(S::sub(s[r][0], S::splat(lse))), S::zero(), seen);
+            let score = match packed.key_scales(head, page) {
+                Some(scales) => S::mul(s[r][0], S::load(scales.as_ptr())),
+                None => s[r][0],
+            };
+            let p = S::first_n(exp::<S>(S::sub(score, S::splat(lse))), S::zero(), seen);
             let ds = S::first_n(S::mul(p, S::sub(dp[r][0], S::splat(dot))), S::zero(), seen);
             S::store(out.0.as_mut_ptr().add(r * PAGE_TOKENS), p);
             S::store(out.1.as_mut_ptr().add(r * PAGE_TOKENS), ds);

@@ -22,14 +22,19 @@ pub fn attention(cpu: &Cpu, shape: &AttentionShape, q: Rows, kv: KvRead, output:
     check_segments(&kv_shape, kv.layer, kv.segments);
     assert!(shape.heads.is_multiple_of(shape.kv_heads), "attention: query heads are a multiple of key heads");
     match &kv.layer.storage {
-        Storage::F32(data) => run_tasks(cpu, shape, q, Cache { data, segments: kv.segments }, output),
-        Storage::Bf16(data) => run_tasks(cpu, shape, q, Cache { data, segments: kv.segments }, output),
+        Storage::F32(data) => run_tasks(cpu, shape, q, Cache { data, scales: None, segments: kv.segments }, output),
+        Storage::Bf16(data) => run_tasks(cpu, shape, q, Cache { data, scales: None, segments: kv.segments }, output),
+        Storage::Int8 { values, scales } => {
+            run_tasks(cpu, shape, q, Cache { data: values, scales: Some(scales), segments: kv.segments }, output);
+        }
     }
 }
 
 /// The cache with its element type known.
 struct Cache<'a, E> {
     data: &'a [E],
+    /// Of integers.
+    scales: Option<&'a [f32]>,
     segments: &'a [Segment<'a>],
 }
 
@@ -39,6 +44,8 @@ struct Task<'a, E> {
     k: &'a [E],
     /// Values of the head in page p: `v[p · page_elements ..]`.
     v: &'a [E],
+    /// Scales of the head in page p, of integers: `scales[p · page_scales ..]`, sixteen of keys, sixteen of values.
+    scales: Option<&'a [f32]>,
     pages: &'a [PageId],
     shape: KvShape,
     group: usize,
@@ -67,6 +74,7 @@ fn run_tasks<E: Element>(cpu: &Cpu, shape: &AttentionShape, q: Rows, cache: Cach
         let task = Task {
             k: &cache.data[head * kv_shape.k_elements()..],
             v: &cache.data[values..],
+            scales: cache.scales.map(|scales| &scales[head * 2 * PAGE_TOKENS..]),
             pages: segment.pages,
             shape: kv_shape,
             group,
@@ -195,7 +203,13 @@ unsafe fn block_tile<S: Simd, E: Element>(task: &Task<E>, scratch: &Scratch, mem
     // SAFETY: the caller's promise; offsets as laid out.
     unsafe {
         with_rows!(at.rows, S, |R, C| score::<S, E, R, C>(task, scratch, memory, at));
+        if let Some(scales) = task.scales {
+            scale::<S, E>(task, (scales, 0), &mut memory[scratch.scores..], at);
+        }
         let (maxima, sums) = softmax::<S>(&mut memory[scratch.scores..][..TILE_ROWS * BLOCK_TOKENS], at);
+        if let Some(scales) = task.scales {
+            scale::<S, E>(task, (scales, PAGE_TOKENS), &mut memory[scratch.scores..], at);
+        }
         with_rows!(at.rows, S, |R, C| weigh::<S, E, R, C>(task, scratch, memory, at));
         merge::<S, E>(task, scratch, memory, at, (maxima, sums));
     }
@@ -233,6 +247,21 @@ unsafe fn score<S: Simd, E: Element, const R: usize, const C: usize>(task: &Task
             for (r, row) in acc.iter().enumerate() {
                 S::store(scores.add(r * BLOCK_TOKENS + i * PAGE_TOKENS), row[0]);
             }
+        }
+    }
+}
+
+/// Multiplies what stands for each key (a score of the integers, or a probability) by its scale: that of the key, or `skip` behind it of
+/// the value. Lanes behind a row's keys get what stands there and are not read.
+#[inline(always)]
+unsafe fn scale<S: Simd, E: Element>(task: &Task<E>, (scales, skip): (&[f32], usize), rows: &mut [f32], at: &At) {
+    let pages = &task.pages[at.block * (BLOCK_TOKENS / PAGE_TOKENS)..];
+    for r in 0..at.rows {
+        let row = &mut rows[r * BLOCK_TOKENS..][..at.counts[r].next_multiple_of(LANES)];
+        for (x, page) in row.chunks_exact_mut(LANES).zip(pages) {
+            let scales = &scales[page.0 as usize * task.shape.page_scales() + skip..][..LANES];
+            // SAFETY: the caller's promise; whole vectors.
+            unsafe { S::store(x.as_mut_ptr(), S::mul(S::load(x.as_ptr()), S::load(scales.as_ptr()))) };
         }
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Head<'a, E> {
     /// The head's keys of page p: `k[p · page_elements ..]`; values alike.
     k: &'a [E],
     v: &'a [E],
+    /// Of integers, the head's scales of page p: `scales[p · page_scales ..]`, of sixteen keys, then of sixteen values.
+    scales: Option<&'a [f32]>,
     first_tile: usize,
     first_page: usize,
 }
@@ -49,7 +51,14 @@ pub(super) struct Packed<'a, E> {
 }
 
 impl<'a, E: Element> Packed<'a, E> {
-    pub(super) fn new(cpu: &Cpu, shape: &AttentionShape, data: &'a [E], segments: &'a [Segment<'a>], saved: AttentionSaved) -> Self {
+    /// `data` are the cache's elements, and the scales of integers.
+    pub(super) fn new(
+        cpu: &Cpu,
+        shape: &AttentionShape,
+        (data, scales): (&'a [E], Option<&'a [f32]>),
+        segments: &'a [Segment<'a>],
+        saved: AttentionSaved,
+    ) -> Self {
         let kv_shape = KvShape { kv_heads: shape.kv_heads, head_dim: shape.head_dim };
         let mut heads: Vec<Head<E>> = Vec::new();
         let (mut tiles, mut pages) = (0, 0);
@@ -62,6 +71,7 @@ impl<'a, E: Element> Packed<'a, E> {
                     segment,
                     k: &data[kv_head * kv_shape.k_elements()..],
                     v: &data[shape.kv_heads * kv_shape.k_elements() + kv_head * kv_shape.v_elements()..],
+                    scales: scales.map(|scales| &scales[kv_head * 2 * PAGE_TOKENS..]),
                     first_tile: tiles,
                     first_page: pages,
                 };
@@ -141,6 +151,13 @@ impl<'a, E: Element> Packed<'a, E> {
         &head.k[head.segment.pages[page].0 as usize * n..][..self.kv_shape().k_elements()]
     }
 
+    /// Scales of the cache's keys of a page, if they are integers: sixteen.
+    #[inline(always)]
+    pub(super) fn key_scales(&self, head: &Head<'a, E>, page: usize) -> Option<&'a [f32]> {
+        let at = head.segment.pages[page].0 as usize * self.kv_shape().page_scales();
+        head.scales.map(|scales| &scales[at..at + PAGE_TOKENS])
+    }
+
     /// Keys of a page, \[16\]\[D padded\].
     #[inline(always)]
     pub(super) fn key_rows(&self, head: &Head<E>, page: usize) -> &[f32] {
@@ -189,10 +206,12 @@ fn fill_page<E: Element>(shape: &KvShape, head: &Head<E>, page: usize, k_rows: &
     let (d, padded) = (shape.head_dim, shape.padded_dim());
     let at = head.segment.pages[page].0 as usize * shape.page_elements();
     let (k, v) = (&head.k[at..at + shape.k_elements()], &head.v[at..at + shape.v_elements()]);
+    let scales = head.scales.map(|scales| &scales[head.segment.pages[page].0 as usize * shape.page_scales()..]);
     for j in 0..PAGE_TOKENS.min(head.segment.rows.len() - page * PAGE_TOKENS) {
+        let (k_scale, v_scale) = scales.map_or((1.0, 1.0), |scales| (scales[j], scales[PAGE_TOKENS + j]));
         for i in 0..d {
-            k_rows[j * padded + i] = k[i * PAGE_TOKENS + j].to_f32();
-            v_columns[i * PAGE_TOKENS + j] = v[j * padded + i].to_f32();
+            k_rows[j * padded + i] = k[i * PAGE_TOKENS + j].to_f32() * k_scale;
+            v_columns[i * PAGE_TOKENS + j] = v[j * padded + i].to_f32() * v_scale;
         }
     }
 }

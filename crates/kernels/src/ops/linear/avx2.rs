@@ -1,5 +1,5 @@
 //! The kernels for AVX2 and FMA: tiles of up to 6 rows by 16 columns, 12 accumulators in the 16 registers.
-//! One row takes all 64 columns at once, two rows 32, so that the weights stream through in order.
+//! One row takes all 64 columns at once, two rows 32, so that the weights stream through in order. Many rows of int4 are another loop.
 //!
 //! Weights stay packed as they are and are unfolded in registers: bf16 by a shift (even k) or a mask (odd k), int8 into even and odd
 //! bytes. `maddubs` would be the obvious int8 instruction, but it saturates; `madd` of 16-bit pairs is exact. For int4 `maddubs` is exact:
@@ -9,6 +9,7 @@ use super::block::{Ahead, Block, Tile};
 use super::encode::Group;
 use super::weight::{GROUP, PANEL};
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 /// Columns of a register.
 const LANES: usize = 8;
@@ -70,7 +71,7 @@ block!(
 );
 block!(
     /// As int8, the two halves of each byte apart.
-    int4_block,
+    int4_tiles,
     int4_tile
 );
 
@@ -268,8 +269,7 @@ unsafe fn scaled<const R: usize, const C: usize>(
     for c in 0..C {
         // SAFETY: eight scales for each register of columns, and a group of each row.
         unsafe {
-            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(scales.add(c * LANES).cast()));
-            let scale = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits));
+            let scale = column_scales(scales.add(c * LANES));
             for (r, total) in total.iter_mut().enumerate() {
                 let scale = _mm256_mul_ps(scale, _mm256_set1_ps((*groups.add(r * b.group_stride)).scale));
                 total[c] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum(r, c)), scale, total[c]);
@@ -305,4 +305,120 @@ unsafe fn int4_tile<const R: usize, const C: usize>(b: &Block, t: &Tile) {
         }
         finish::<R, C>(b, t, &total);
     }
+}
+
+/// Rows up to which int4 goes in tiles.
+const FEW_ROWS: usize = 4;
+/// Rows that meet unfolded int4: their broadcast words and running outputs fill half of L1.
+const STATIONARY_ROWS: usize = 32;
+/// Registers that hold unfolded int4: a group of eight columns.
+const UNFOLDED: usize = 2 * INT4_STEPS;
+
+/// As int8, the two halves of each byte apart.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn int4_block(b: &Block) {
+    // SAFETY: the caller's promise.
+    unsafe { if b.rows <= FEW_ROWS { int4_tiles(b) } else { int4_columns(b) } }
+}
+
+/// What many rows of int4 keep in L1.
+#[repr(C, align(64))]
+struct Tray {
+    /// Running outputs.
+    totals: [[f32; PANEL]; STATIONARY_ROWS],
+    /// The current group of each row.
+    rows: [SpreadRow; STATIONARY_ROWS],
+}
+
+/// One row's part of a group, each word broadcast, and so the start of its sums and its scale.
+#[repr(C)]
+struct SpreadRow {
+    words: [__m256i; UNFOLDED],
+    start: __m256i,
+    scale: __m256,
+}
+
+/// The weights stay instead of the sums: a group of eight columns is unfolded into eight registers, which meet one row after the other. A
+/// sum needs two registers, and the running outputs wait in L1, so unfolding is paid once for many rows. A row's words are broadcast to
+/// memory once for the panel's eight registers of columns: a multiplication can read memory but not broadcast, and instructions are what
+/// this loop runs out of.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn int4_columns(b: &Block) {
+    let mut tray = MaybeUninit::<Tray>::uninit();
+    let tray = tray.as_mut_ptr();
+    for (index, row, rows) in b.tiles(STATIONARY_ROWS) {
+        let mut ahead = b.tile((index, row), (0, PANEL), STATIONARY_ROWS).ahead;
+        // SAFETY: the tiles partition the block, whose pointers are good for what it says; the tray has room for a tile's rows, and what is
+        // read of it has been written.
+        unsafe {
+            for r in 0..rows {
+                let (y, total) = (b.y.add((row + r) * b.y_stride), (&raw mut (*tray).totals[r]).cast::<f32>());
+                if b.fresh { total.write_bytes(0, PANEL) } else { total.copy_from_nonoverlapping(y, PANEL) }
+            }
+            for g in 0..b.steps / INT4_STEPS {
+                spread(b, (g, row, rows), tray);
+                for c in (0..PANEL).step_by(LANES) {
+                    if c % (2 * LANES) == 0 {
+                        ahead.step::<4>();
+                    }
+                    int4_group(tray, (rows, c), b.w.add(g * INT4_STEPS * PANEL + c), b.scales.add(g * PANEL + c));
+                }
+            }
+            for r in 0..rows {
+                b.y.add((row + r) * b.y_stride).copy_from_nonoverlapping((&raw const (*tray).totals[r]).cast(), PANEL);
+            }
+        }
+    }
+}
+
+/// Broadcasts group `g` of `rows` rows from `row` on into the tray.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn spread(b: &Block, (g, row, rows): (usize, usize, usize), tray: *mut Tray) {
+    for r in 0..rows {
+        // SAFETY: the block has the rows and the group, the tray the rows.
+        unsafe {
+            let x = b.x.add((row + r) * b.x_stride).cast::<i32>().add(g * UNFOLDED);
+            let group = &*b.groups.add((row + r) * b.group_stride + g);
+            let out = &raw mut (*tray).rows[r];
+            for i in 0..UNFOLDED {
+                (*out).words[i] = _mm256_set1_epi32(x.add(i).read());
+            }
+            (*out).start = _mm256_set1_epi32(group.start);
+            (*out).scale = _mm256_set1_ps(group.scale);
+        }
+    }
+}
+
+/// One group of eight columns from column `c` on for the tray's rows.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn int4_group(tray: *mut Tray, (rows, c): (usize, usize), w: *const u32, scales: *const u16) {
+    let (low, one) = (_mm256_set1_epi8(0x0f), _mm256_set1_epi16(1));
+    // SAFETY: the group has four words and a scale of 64 columns, the tray `rows` rows.
+    unsafe {
+        let mut unfolded = [_mm256_setzero_si256(); UNFOLDED];
+        for s in 0..INT4_STEPS {
+            let word = _mm256_load_si256(w.add(s * PANEL).cast());
+            unfolded[2 * s] = _mm256_and_si256(word, low);
+            unfolded[2 * s + 1] = _mm256_and_si256(_mm256_srli_epi16::<4>(word), low);
+        }
+        let scales = column_scales(scales);
+        for r in 0..rows {
+            let (row, total) = (&(*tray).rows[r], (&raw mut (*tray).totals[r][c]).cast::<f32>());
+            let dot = |i: usize| _mm256_maddubs_epi16(unfolded[i], row.words[i]);
+            let pair = |i: usize| _mm256_add_epi16(dot(i), dot(i + 1));
+            let sum = _mm256_add_epi16(_mm256_add_epi16(pair(0), pair(2)), _mm256_add_epi16(pair(4), pair(6)));
+            let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_madd_epi16(sum, one), row.start));
+            _mm256_storeu_ps(total, _mm256_fmadd_ps(sum, _mm256_mul_ps(scales, row.scale), _mm256_loadu_ps(total)));
+        }
+    }
+}
+
+/// Scales of eight columns.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn column_scales(at: *const u16) -> __m256 {
+    // SAFETY: eight scales.
+    let bits = unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast())) };
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
 }
