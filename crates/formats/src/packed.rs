@@ -83,7 +83,9 @@ impl PackedFile {
     pub fn open(path: &Path, expected: &Contents) -> Result<Option<PackedFile>, FormatError> {
         let label = file_label(path);
         let file = match open_regular(path) {
-            Err(FormatError::Io { source, .. }) if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(FormatError::Io { source, .. }) if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             other => other?,
         };
         let length = file.metadata().map_err(|e| FormatError::io(&label, e))?.len();

@@ -301,7 +301,10 @@ mod tests {
                 let best = candidates.fold(f64::INFINITY, f64::min);
                 let size: f64 = v.iter().map(|v| v * v).sum();
                 let got = error(&v, of(&q4).into_iter(), f64::from(scales4[l]));
-                assert!(got <= best * (1.0 + TOLERANCE) + size * (0.5f64 / 128.0).powi(2), "int4, seed {seed}, lane {l}: {got:e}, best {best:e}");
+                assert!(
+                    got <= best * (1.0 + TOLERANCE) + size * (0.5f64 / 128.0).powi(2),
+                    "int4, seed {seed}, lane {l}: {got:e}, best {best:e}"
+                );
             }
             for (scales, q) in [(scales, q), (scales4, q4)] {
                 assert!(scales[11] == 0.0 && scales[12].abs() < 1e-36 && !scales[14].is_finite() && scales[15].is_nan());

@@ -118,7 +118,7 @@ impl Weight {
         cpu: &Cpu,
         precision: Precision,
         [n, k]: [usize; 2],
-        source: &(dyn Fn(usize, &mut [u8]) -> Result<(), E> + Sync),
+        source: &(impl Fn(usize, &mut [u8]) -> Result<(), E> + Sync),
     ) -> Result<Weight, E> {
         assert!(n > 0 && k > 0, "a weight has at least one row and one column");
         let weight = Weight::uninitialised(precision, [n, k]);
