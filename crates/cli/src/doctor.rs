@@ -22,6 +22,7 @@ pub async fn run(global: &Global) -> Result<(), Failure> {
     let data_dir = home::data_dir(global)?;
     let mut findings = machine();
     findings.push(disk(&data_dir));
+    findings.push(packed(&data_dir));
     findings.push(store(&data_dir).await);
     findings.push(server(global).await);
     if global.json {
@@ -64,6 +65,22 @@ fn disk(dir: &std::path::Path) -> Finding {
     let low = free.is_some_and(|free| free < LOW_DISK_BYTES);
     let room = free.map_or_else(String::new, |free| format!(", {} free", output::bytes(free)));
     Finding { what, ok: !low, says: format!("{}{room}{}", dir.display(), if low { "; make room: trainings need it" } else { "" }) }
+}
+
+/// Files that only make the next start faster; those in other checkpoint folders (`--model-dir`) are not known here.
+fn packed(dir: &std::path::Path) -> Finding {
+    let files = |folder: &std::path::Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let folders = files(&dir.join("models")).chain([dir.join("packed")]);
+    let packed =
+        folders.flat_map(|folder| files(&folder).collect::<Vec<_>>()).filter(|path| path.extension().is_some_and(|e| e == "packed"));
+    let sizes: Vec<u64> = packed.filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).collect();
+    let (count, size) = (sizes.len(), output::bytes(sizes.iter().sum()));
+    let where_to = format!("*.packed in {0}/models/* and {0}/packed", dir.display());
+    Finding {
+        what: "packed weights",
+        ok: true,
+        says: format!("{count} files, {size}: {where_to}; delete them at any time, a start makes them again"),
+    }
 }
 
 fn free_disk_bytes(dir: &std::path::Path) -> Option<u64> {

@@ -3,13 +3,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::architecture::Architecture;
 use crate::config::ModelConfig;
+use crate::digest::hex;
 use crate::error::{FormatError, quoted};
-use crate::fields::{UniqueMap, read_limited};
+use crate::fields::{UniqueMap, file_label, read_limited};
 use crate::modules::{HEAD, required_tensors};
 use crate::safetensors::{AnyBytes, SafeTensors, TensorView};
 
@@ -17,6 +20,9 @@ use crate::safetensors::{AnyBytes, SafeTensors, TensorView};
 pub const MAX_INDEX_BYTES: u64 = 16 << 20;
 /// Most shards of one checkpoint: each is an open mapping.
 pub const MAX_SHARDS: usize = 1024;
+
+/// Bytes of each tensor that go into the fingerprint: a page, so that looking costs no more than what the kernel reads anyway.
+const SAMPLE_BYTES: usize = 4096;
 
 const CONFIG_FILE: &str = "config.json";
 const WEIGHTS_FILE: &str = "model.safetensors";
@@ -29,6 +35,8 @@ pub struct Checkpoint {
     shards: Vec<SafeTensors<AnyBytes>>,
     /// Tensor name → index of its shard.
     places: HashMap<String, usize>,
+    /// Name, length and time of change of each shard; empty for one that is no file.
+    stamps: Vec<String>,
 }
 
 impl std::fmt::Debug for Checkpoint {
@@ -44,7 +52,9 @@ impl Checkpoint {
         let single = dir.join(WEIGHTS_FILE);
         let index = dir.join(INDEX_FILE);
         if single.exists() || !index.exists() {
-            return Self::assemble(config, vec![(WEIGHTS_FILE.to_owned(), map(&single)?)], None);
+            let mut checkpoint = Self::assemble(config, vec![(WEIGHTS_FILE.to_owned(), map(&single)?)], None)?;
+            checkpoint.stamps = vec![stamp(&single)?];
+            return Ok(checkpoint);
         }
         let weight_map = parse_index(&read_limited(&index, MAX_INDEX_BYTES)?)?;
         let mut names: Vec<&String> = weight_map.values().collect();
@@ -53,9 +63,12 @@ impl Checkpoint {
         if names.len() > MAX_SHARDS {
             return Err(FormatError::invalid(INDEX_FILE, "weight_map", format!("names more than {MAX_SHARDS} files")));
         }
+        let stamps = names.iter().map(|name| stamp(&dir.join(name))).collect::<Result<_, FormatError>>()?;
         let shards = names.into_iter().map(|name| Ok((name.clone(), map(&dir.join(name))?)));
         let shards = shards.collect::<Result<_, FormatError>>()?;
-        Self::assemble(config, shards, Some(&weight_map))
+        let mut checkpoint = Self::assemble(config, shards, Some(&weight_map))?;
+        checkpoint.stamps = stamps;
+        Ok(checkpoint)
     }
 
     /// A checkpoint from the contents of `config.json` and `model.safetensors`, e.g. those built into a binary.
@@ -87,6 +100,30 @@ impl Checkpoint {
         required_tensors(self.architecture()).iter().filter_map(|(name, _)| self.tensor(name).ok()).map(|t| t.bytes.len() as u64).sum()
     }
 
+    /// What tells these weights from all others, 64 hexadecimal digits: a hash of each file's name, length, time of change and header, and of a
+    /// page from the middle of every tensor. Hashing everything would take as long as packing it. Length and time alone would not do, because
+    /// archives and image builders set all times alike, and a fine-tuned checkpoint has the lengths and headers of its parent; but its
+    /// tensors differ throughout. `None` for a checkpoint that is not in files.
+    pub fn fingerprint(&self) -> Option<String> {
+        if self.stamps.is_empty() {
+            return None;
+        }
+        let mut hasher = Sha256::new();
+        let mut add = |bytes: &[u8]| {
+            hasher.update((bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        for (stamp, shard) in self.stamps.iter().zip(&self.shards) {
+            add(stamp.as_bytes());
+            add(shard.header());
+            for (_, tensor) in shard.iter() {
+                let middle = tensor.bytes.len().saturating_sub(SAMPLE_BYTES) / 2;
+                add(&tensor.bytes[middle..][..SAMPLE_BYTES.min(tensor.bytes.len())]);
+            }
+        }
+        Some(hex(&hasher.finalize()))
+    }
+
     fn assemble(
         mut config: ModelConfig,
         shards: Vec<(String, SafeTensors<AnyBytes>)>,
@@ -114,7 +151,7 @@ impl Checkpoint {
         // Older files say nothing of tying; then the head's absence says it.
         config.architecture.tied = config.declared_tied.unwrap_or(!places.contains_key(HEAD));
         let (labels, shards): (Vec<_>, Vec<_>) = shards.into_iter().unzip();
-        let checkpoint = Self { config, shards, places };
+        let checkpoint = Self { config, shards, places, stamps: Vec::new() };
         checkpoint.check(&labels)?;
         Ok(checkpoint)
     }
@@ -155,6 +192,15 @@ impl Checkpoint {
 /// rotary tables.
 fn is_redundant(name: &str) -> bool {
     name == HEAD || name.ends_with(".rotary_emb.inv_freq")
+}
+
+/// Name, length and time of change of a shard.
+fn stamp(path: &Path) -> Result<String, FormatError> {
+    let label = file_label(path);
+    let metadata = std::fs::metadata(path).map_err(|e| FormatError::io(&label, e))?;
+    // Some file systems have no times; the sampled tensors remain.
+    let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    Ok(format!("{label} {} {}", metadata.len(), changed.as_nanos()))
 }
 
 fn map(path: &Path) -> Result<SafeTensors<AnyBytes>, FormatError> {

@@ -13,13 +13,14 @@ use crate::template::{ChatTemplate, Ending, Message, Render};
 pub type Entry = fn(&[u8]);
 
 /// Every entry by the name of its target and of its corpus folder.
-pub const ENTRIES: [(&str, Entry); 6] = [
+pub const ENTRIES: [(&str, Entry); 7] = [
     ("safetensors", safetensors),
     ("config", config),
     ("index", index),
     ("tokenizer_config", tokenizer_config),
     ("template", template),
     ("peft", peft),
+    ("packed", packed),
 ];
 
 /// A safetensors file; every tensor is read to its last byte.
@@ -68,6 +69,11 @@ fn render(template: &ChatTemplate) {
     for ending in [Ending::Closed, Ending::GenerationPrompt, Ending::ContinueFinal] {
         let _ = template.render(&messages, &Render { ending, now_unix_s: 0 });
     }
+}
+
+/// The beginning of a file of packed weights.
+pub fn packed(data: &[u8]) {
+    crate::packed::fuzz(data);
 }
 
 /// An adapter: its configuration, a zero byte, its weights.

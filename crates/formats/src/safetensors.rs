@@ -227,6 +227,13 @@ impl<B: AsRef<[u8]>> SafeTensors<B> {
         self.tensors.iter().map(|(name, e)| (name.as_str(), self.view(e)))
     }
 
+    /// The file's bytes before the first tensor.
+    pub(crate) fn header(&self) -> &[u8] {
+        let bytes = self.bytes.as_ref();
+        let data = self.tensors.values().map(|e| e.range.start).min().unwrap_or(bytes.len());
+        &bytes[..data]
+    }
+
     /// Free strings that the writer left.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata

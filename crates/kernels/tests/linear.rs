@@ -272,6 +272,32 @@ fn the_chain_is_the_documented_one() {
 }
 
 #[test]
+fn a_weight_is_the_same_after_its_bytes_were_kept() {
+    let cpu = Cpu::new(3, None);
+    for precision in PRECISIONS {
+        // One of some bytes, and one of several huge pages.
+        for shape in [[67, 129], [1030, 9000]] {
+            let w = weight(&cpu, precision, shape, 23);
+            let bytes = w.packed().concat();
+            assert_eq!(Some(bytes.len()), Weight::packed_bytes(precision, shape));
+            let same = Weight::read(&cpu, precision, shape, &|at, out| {
+                out.copy_from_slice(&bytes[at..][..out.len()]);
+                Ok::<(), ()>(())
+            });
+            let same = same.unwrap();
+            assert_eq!((same.n(), same.k(), same.precision(), same.bytes()), (w.n(), w.k(), precision, w.bytes()));
+            assert!(same.packed().concat() == bytes);
+            let x = Random(24).values(3 * shape[1]);
+            assert_eq!(bits(&forward(&cpu, &x, &same)), bits(&forward(&cpu, &x, &w)));
+        }
+        let failed = Weight::read(&cpu, precision, [70, 70], &|at, _| if at == 0 { Err("broken") } else { Ok(()) });
+        assert_eq!(failed.err(), Some("broken"));
+        assert_eq!(Weight::packed_bytes(precision, [usize::MAX / 64, 4096]), None);
+        assert_eq!(Weight::packed_bytes(precision, [64, usize::MAX]), None);
+    }
+}
+
+#[test]
 fn every_checkpoint_type_is_packed_rounded_and_stacked() {
     let cpu = Cpu::new(2, None);
     let k = 33;

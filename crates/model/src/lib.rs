@@ -4,6 +4,7 @@
 pub mod adapter;
 pub mod batch;
 pub mod kv;
+pub mod packed;
 mod random;
 pub mod train;
 pub mod weights;
@@ -11,6 +12,7 @@ pub mod weights;
 pub use adapter::{Adapter, AdapterGradients, AdapterState, Moments};
 pub use batch::{Segment, Step, Workspace};
 pub use kv::Kv;
+pub use packed::{Loaded, MIN_PACKED_BYTES, PackedFiles};
 pub use tiger_kernels::Cpu;
 pub use tiger_kernels::ops::attention::{PAGE_TOKENS, PageId};
 pub use tiger_kernels::ops::linear::Precision;

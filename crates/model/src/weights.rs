@@ -3,11 +3,13 @@
 
 use tiger_formats::checkpoint::Checkpoint;
 use tiger_formats::safetensors::Dtype;
-use tiger_formats::{Architecture, FormatError, Module, RopeScaling, modules};
+use tiger_formats::{Architecture, FormatError, Module, PackedFile, RopeScaling, modules};
 use tiger_kernels::Cpu;
 use tiger_kernels::ops::attention::{AttentionShape, KvLayer, KvShape, KvType};
 use tiger_kernels::ops::linear::{Precision, Raw, RawType, Weight};
 use tiger_kernels::ops::rope::RopeRows;
+
+use crate::packed::{self, STACKS};
 
 /// Why a model or adapter could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -58,12 +60,24 @@ const SYNTHETIC_STD: f32 = 0.02;
 impl Model {
     /// Reads and packs a checkpoint. `progress` is told 0..1 as layers are done.
     pub fn load(cpu: &Cpu, checkpoint: &Checkpoint, precision: Precision, progress: &mut dyn FnMut(f32)) -> Result<Model, ModelError> {
+        Model::load_from(cpu, checkpoint, precision, None, progress)
+    }
+
+    /// The same, with the packed weights from a file of this very checkpoint and precision, where there is one.
+    pub(crate) fn load_from(
+        cpu: &Cpu,
+        checkpoint: &Checkpoint,
+        precision: Precision,
+        packed: Option<&PackedFile>,
+        progress: &mut dyn FnMut(f32),
+    ) -> Result<Model, ModelError> {
         let architecture = checkpoint.architecture().clone();
-        let read = Reader { cpu, checkpoint, precision };
+        let read = Reader { cpu, checkpoint, precision, packed };
         let table = if architecture.tied { head_precision(precision) } else { embedding_precision(precision) };
-        let embedding = Reader { precision: table, ..read }.linear(architecture.hidden, &[modules::EMBEDDING])?;
+        let embedding = Reader { precision: table, ..read }.linear(packed::EMBEDDING, architecture.hidden, &[modules::EMBEDDING])?;
         let head_reader = Reader { precision: head_precision(precision), ..read };
-        let head = if architecture.tied { None } else { Some(head_reader.linear(architecture.hidden, &[modules::HEAD])?) };
+        let head = || head_reader.linear(packed::HEAD, architecture.hidden, &[modules::HEAD]);
+        let head = if architecture.tied { None } else { Some(head()?) };
         let mut layers = Vec::with_capacity(architecture.layers);
         for index in 0..architecture.layers {
             layers.push(read.layer(&architecture, index)?);
@@ -132,8 +146,18 @@ impl Model {
 
     /// Bytes of packed weights.
     pub fn bytes(&self) -> u64 {
-        let weights = self.layers.iter().flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down]).chain([&self.embedding]).chain(&self.head);
-        weights.map(|w| w.bytes() as u64).sum()
+        self.weights().iter().map(|(_, w)| w.bytes() as u64).sum()
+    }
+
+    /// Every linear map, by its name in a file of packed weights.
+    pub(crate) fn weights(&self) -> Vec<(String, &Weight)> {
+        let mut all = vec![(packed::EMBEDDING.to_owned(), &self.embedding)];
+        all.extend(self.head.iter().map(|head| (packed::HEAD.to_owned(), head)));
+        for (index, l) in self.layers.iter().enumerate() {
+            let named = STACKS.iter().zip([&l.qkv, &l.o, &l.gate_up, &l.down]);
+            all.extend(named.map(|(stack, weight)| (packed::layer_slot(index, stack), weight)));
+        }
+        all
     }
 
     /// Bytes of packed weights that loading would take, without loading.
@@ -195,7 +219,7 @@ fn default_kv_type(precision: Precision) -> KvType {
 }
 
 /// A table that is only looked up costs no time: more bits for accuracy.
-fn embedding_precision(precision: Precision) -> Precision {
+pub(crate) fn embedding_precision(precision: Precision) -> Precision {
     match precision {
         Precision::F32 => Precision::F32,
         Precision::Bf16 | Precision::Int8 => Precision::Bf16,
@@ -204,7 +228,7 @@ fn embedding_precision(precision: Precision) -> Precision {
 }
 
 /// The head decides between tokens whose logits lie close together: four bits would cost more there than anywhere else.
-fn head_precision(precision: Precision) -> Precision {
+pub(crate) fn head_precision(precision: Precision) -> Precision {
     if precision == Precision::Int4 { Precision::Int8 } else { precision }
 }
 
@@ -235,14 +259,15 @@ struct Reader<'a> {
     cpu: &'a Cpu,
     checkpoint: &'a Checkpoint,
     precision: Precision,
+    packed: Option<&'a PackedFile>,
 }
 
 impl Reader<'_> {
     fn layer(&self, architecture: &Architecture, index: usize) -> Result<Layer, ModelError> {
-        let (qkv, gate_up) = ([Module::Q, Module::K, Module::V], [Module::Gate, Module::Up]);
+        let [qkv, o, gate_up, down] = STACKS;
         let weight = |modules: &[Module]| {
             let names: Vec<String> = modules.iter().map(|m| m.weight(index)).collect();
-            self.linear(modules[0].inputs(architecture), &names)
+            self.linear(&packed::layer_slot(index, modules), modules[0].inputs(architecture), &names)
         };
         let bias = |modules: &[Module]| {
             let names: Vec<String> = modules.iter().map(|m| m.bias(index)).collect();
@@ -250,25 +275,28 @@ impl Reader<'_> {
         };
         Ok(Layer {
             attention_norm: self.vector(&modules::attention_norm(index))?,
-            qkv: weight(&qkv)?,
-            qkv_bias: bias(&qkv)?,
-            o: weight(&[Module::O])?,
-            o_bias: bias(&[Module::O])?,
+            qkv: weight(qkv)?,
+            qkv_bias: bias(qkv)?,
+            o: weight(o)?,
+            o_bias: bias(o)?,
             mlp_norm: self.vector(&modules::ffn_norm(index))?,
-            gate_up: weight(&gate_up)?,
-            gate_up_bias: bias(&gate_up)?,
-            down: weight(&[Module::Down])?,
-            down_bias: bias(&[Module::Down])?,
+            gate_up: weight(gate_up)?,
+            gate_up_bias: bias(gate_up)?,
+            down: weight(down)?,
+            down_bias: bias(down)?,
         })
     }
 
-    fn linear(&self, k: usize, names: &[impl AsRef<str>]) -> Result<Weight, ModelError> {
+    fn linear(&self, slot: &str, k: usize, names: &[impl AsRef<str>]) -> Result<Weight, ModelError> {
         let mut parts = Vec::with_capacity(names.len());
         for name in names {
             let view = self.checkpoint.tensor(name.as_ref())?;
             parts.push(Raw { dtype: raw_type(name.as_ref(), view.dtype)?, bytes: view.bytes, rows: view.shape[0] });
         }
-        Ok(Weight::pack(self.cpu, self.precision, k, &parts))
+        match self.packed {
+            Some(file) => packed::read_weight(self.cpu, file, slot, self.precision, [parts.iter().map(|part| part.rows).sum(), k]),
+            None => Ok(Weight::pack(self.cpu, self.precision, k, &parts)),
+        }
     }
 
     fn stacked(&self, names: &[String]) -> Result<Vec<f32>, ModelError> {

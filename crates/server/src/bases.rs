@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tiger_engine::BaseId;
 use tiger_formats::{Architecture, ChatTemplate, GenerationConfig, ModelConfig, TokEnv, Tokenizer};
+use tiger_model::{PackedFiles, Precision};
 use tiger_store::slug;
 use tiger_wire::{ErrorCode, ErrorType};
 use tokio::sync::OnceCell;
@@ -238,6 +239,9 @@ fn read_facts(dir: &Path) -> Result<Facts, String> {
 #[derive(Debug)]
 pub struct Bases {
     models_dir: PathBuf,
+    /// For packed weights of checkpoints whose own folders cannot be written.
+    packed_dir: PathBuf,
+    packed_min_bytes: u64,
     default: Option<String>,
     /// Always listed, in order: known, built-in, named folders.
     fixed: Vec<Arc<Base>>,
@@ -264,7 +268,8 @@ impl Bases {
             }
         }
         let default = config.default_model.clone().or_else(|| config.builtin.as_ref().map(|builtin| builtin.name.clone()));
-        Bases { models_dir, default, fixed, found: RwLock::new(BTreeMap::new()) }
+        let packed_dir = config.data_dir.join("packed");
+        Bases { models_dir, packed_dir, packed_min_bytes: config.packed_min_bytes, default, fixed, found: RwLock::new(BTreeMap::new()) }
     }
 
     /// Every base, in the list's order.
@@ -281,6 +286,12 @@ impl Bases {
             return Some(Arc::clone(base));
         }
         self.all().iter().find(fits).cloned()
+    }
+
+    /// Where the packed weights of `base`, a checkpoint in `dir`, may lie.
+    pub fn packed_files(&self, base: &Base, dir: &Path, precision: Precision) -> PackedFiles {
+        let files = PackedFiles::new(dir, &self.packed_dir, &base.id, precision);
+        PackedFiles { min_bytes: self.packed_min_bytes, ..files }
     }
 
     /// Names and ids that no private model may have.

@@ -64,6 +64,8 @@ pub struct Config {
     pub preload: Vec<String>,
     /// How weights are packed.
     pub precision: Precision,
+    /// Models with fewer bytes of packed weights are packed at each start, others leave a file beside the checkpoint.
+    pub packed_min_bytes: u64,
     /// Limits of the engine.
     pub engine: tiger_engine::Config,
     /// Limits of the door.
@@ -84,6 +86,7 @@ impl Config {
             default_model: None,
             preload: Vec::new(),
             precision: Precision::Bf16,
+            packed_min_bytes: tiger_model::MIN_PACKED_BYTES,
             engine: tiger_engine::Config::default(),
             limits: Limits::default(),
             clock: Clock::system(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tiger_engine::{AdapterId, BaseId, Progress, Source};
 use tiger_formats::Checkpoint;
 use tiger_model::Cpu;
-use tiger_model::{Adapter, Model, Precision};
+use tiger_model::{Adapter, Model, PackedFiles, Precision};
 use tiger_store::Store;
 use tokio::runtime::Handle;
 
@@ -36,8 +36,17 @@ impl Source for Weights {
         let dir = base.dir().ok_or_else(|| base.not_downloaded().message().to_owned())?;
         let checkpoint = Checkpoint::open(dir).map_err(|error| error.to_string())?;
         let cpu = Cpu::new(self.threads, None);
-        let model = Model::load(&cpu, &checkpoint, self.precision, &mut |done| progress(&stage, done));
-        model.map(Arc::new).map_err(|error| error.to_string())
+        let files = self.bases.packed_files(&base, dir, self.precision);
+        let loaded =
+            files.load(&cpu, &checkpoint, self.precision, &mut |done| progress(&stage, done)).map_err(|error| error.to_string())?;
+        for problem in &loaded.problems {
+            tracing::warn!(base = %base.id, "packed weights cannot be used and are packed again: {problem}");
+        }
+        let model = Arc::new(loaded.model);
+        if let Some(fingerprint) = loaded.unsaved {
+            save(files, Arc::clone(&model), fingerprint);
+        }
+        Ok(model)
     }
 
     fn base_bytes(&self, id: &BaseId) -> Result<u64, String> {
@@ -51,6 +60,18 @@ impl Source for Weights {
         let facts = base.facts().map_err(|error| error.message().to_owned())?;
         let bytes = self.runtime.block_on(self.store.blob(&hex(&id.0))).map_err(|error| error.to_string())?;
         Adapter::from_bytes(&facts.architecture, &bytes).map(Arc::new).map_err(|error| error.to_string())
+    }
+}
+
+/// Writes packed weights on a thread of its own, so that nobody waits for the disk. The next start can do without the file, so a failure is
+/// only told.
+fn save(files: PackedFiles, model: Arc<Model>, fingerprint: String) {
+    let write = move || match files.save(&model, &fingerprint) {
+        Ok(path) => tracing::info!("packed weights are kept in {} for the next start; the file may be deleted at any time", path.display()),
+        Err(problem) => tracing::warn!("packed weights could not be kept, the next start packs them again: {problem}"),
+    };
+    if let Err(error) = std::thread::Builder::new().name("packed".to_owned()).spawn(write) {
+        tracing::warn!("packed weights are not kept: {error}");
     }
 }
 

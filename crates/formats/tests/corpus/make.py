@@ -59,6 +59,37 @@ def safetensors():
         put("safetensors", name, data)
 
 
+def packed():
+    def file(header, magic=b"TIGERPKD", version=1, length=None):
+        text = header if isinstance(header, str) else json.dumps(header)
+        return magic + struct.pack("<II", version, len(text) if length is None else length) + text.encode()
+
+    blocks = [{"name": "a", "form": "int8 [2, 2]", "bytes": 5000}, {"name": "b", "form": "int8 [2, 2]", "bytes": 7}]
+    contents = {"layout": "fuzz", "source": "0", "blocks": blocks}
+    good = file({"contents": contents, "checksums": [1, 2]})
+    files = {
+        "good": good,
+        "empty": b"",
+        "cut_prefix": good[:15],
+        "cut_header": good[:60],
+        "magic": file({}, magic=b"TIGERPKE"),
+        "version": file({"contents": contents, "checksums": [1, 2]}, version=2),
+        "length_max": file("{}", length=0xffffffff),
+        "length_zero": file("", length=0),
+        "layout": file({"contents": {**contents, "layout": "other" * 1000}, "checksums": [1, 2]}),
+        "source": file({"contents": {**contents, "source": "1"}, "checksums": [1, 2]}),
+        "bytes_huge": file({"contents": {**contents, "blocks": [{**blocks[0], "bytes": (1 << 64) - 1}, blocks[1]]}, "checksums": [1, 2]}),
+        "bytes_negative": file({"contents": {**contents, "blocks": [{**blocks[0], "bytes": -1}, blocks[1]]}, "checksums": [1, 2]}),
+        "blocks_many": file({"contents": {**contents, "blocks": blocks * 1000}, "checksums": [1, 2]}),
+        "checksums_few": file({"contents": contents, "checksums": [1]}),
+        "checksums_huge": file({"contents": contents, "checksums": [1, 1 << 32]}),
+        "deep": file("[" * 10000),
+        "unknown_field": file({"contents": contents, "checksums": [1, 2], "more": 0}),
+    }
+    for name, data in files.items():
+        put("packed", name, data)
+
+
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 1000,
@@ -256,3 +287,4 @@ if __name__ == "__main__":
     templates()
     tokenizer_config()
     peft()
+    packed()

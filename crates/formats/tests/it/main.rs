@@ -7,6 +7,7 @@ mod config;
 mod constraint;
 mod digest;
 mod generation;
+mod packed;
 mod peft;
 mod safetensors;
 mod support;

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
 /// A huge page of x86-64, and of AArch64 with 4 KiB pages.
-const HUGE_BYTES: usize = 2 << 20;
+pub(crate) const HUGE_BYTES: usize = 2 << 20;
 /// A cache line.
 pub(crate) const LINE_BYTES: usize = 64;
 /// Scratch buffers kept for reuse: an op holds one for its activations and one per thread for a panel.

@@ -8,5 +8,6 @@ mod hostile;
 mod load;
 mod models;
 mod openapi;
+mod packed;
 mod stop;
 mod train;

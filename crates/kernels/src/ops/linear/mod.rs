@@ -16,6 +16,7 @@ mod avx512;
 mod block;
 mod drive;
 mod encode;
+mod integers;
 mod portable;
 mod transpose;
 mod weight;

@@ -6,17 +6,24 @@
 //! int4 `[N/64][K/8][64][4 bytes]` as w + 8, byte i holding k = i in its low and k = 4 + i in its high half, with
 //! the same scales. N is padded with zero rows, K with zeros up to a multiple of 1, 2, 64 or 64.
 
-use super::encode::{SMALLEST_MAGNITUDE, bf16_bits, bf16_bits_up, bf16_value, max_abs};
+use super::encode::{bf16_bits, bf16_value};
+use super::integers::{round_int4, round_int8};
 use super::{Precision, Raw, RawType};
-use crate::cpu::memory::{HugeBuffer, Split};
+use crate::cpu::memory::{HUGE_BYTES, HugeBuffer, Split};
+use crate::simd::LANES;
 use crate::{Cpu, Isa};
 use std::mem::MaybeUninit;
+use std::sync::{Mutex, PoisonError};
 
 /// Rows of N in a panel: four AVX-512 registers or eight AVX2 ones.
 pub(super) const PANEL: usize = 64;
 /// K per scale of integers, of weights and of activations. A scale is half a bit per weight. With int8 weights in groups of 128 and
 /// activations in groups of 64, Tiger-Nano's distribution was half as far again from the unrounded one; outlier channels want small groups more.
 pub(super) const GROUP: usize = 32;
+/// To be raised whenever the same values pack to other bytes: other rounding, another search for scales, another layout.
+const REVISION: u32 = 1;
+/// Bytes that `Weight::read` asks for at a time: they stay in a core's own cache between being cleared, filled and looked at.
+const READ_BYTES: usize = 256 << 10;
 /// K values that packing converts at a time.
 const CHUNK: usize = 128;
 
@@ -70,6 +77,81 @@ impl Weight {
                 *out = (sum as f32 - 131_070.0) * scale;
             }
         })
+    }
+
+    /// How bytes lie in a weight's packed form and how values were rounded, in words: two programs that say the same pack to the same bytes.
+    pub fn layout() -> String {
+        let order = if cfg!(target_endian = "little") { "little" } else { "big" };
+        format!("revision {REVISION}, panels of {PANEL} rows, groups of {GROUP}, {order} endian")
+    }
+
+    /// Bytes of the packed form of `[n, k]`, words then scales; `None` for a shape that no memory holds.
+    pub fn packed_bytes(precision: Precision, [n, k]: [usize; 2]) -> Option<usize> {
+        let panels = n.div_ceil(PANEL);
+        // The largest number on the way.
+        panels.checked_mul(k.checked_next_multiple_of(2 * GROUP)?)?.checked_mul(PANEL * size_of::<u32>())?;
+        let [words, scales] = lengths(precision, [n, k]);
+        (words * 4).checked_add(scales * 2)
+    }
+
+    /// The packed form, words and then scales, as they lie in memory.
+    pub fn packed(&self) -> [&[u8]; 2] {
+        let [words, scales] = lengths(self.precision, [self.n, self.k]);
+        // SAFETY: `fill` or `read` wrote every word and scale.
+        unsafe {
+            [
+                std::slice::from_raw_parts(self.data.as_ptr(), words * size_of::<u32>()),
+                std::slice::from_raw_parts(self.scales.as_ptr(), scales * size_of::<u16>()),
+            ]
+        }
+    }
+
+    /// A weight from its packed form: `source(at, out)` fills `out` with the bytes from `at` on, called from all threads. Any bytes make a
+    /// weight that is safe to use; that they are the right ones is the caller's to know.
+    ///
+    /// # Panics
+    /// If `n` or `k` is 0 or no memory holds the weight.
+    ///
+    /// # Errors
+    /// The first of `source`.
+    pub fn read<E: Send>(
+        cpu: &Cpu,
+        precision: Precision,
+        [n, k]: [usize; 2],
+        source: &(impl Fn(usize, &mut [u8]) -> Result<(), E> + Sync),
+    ) -> Result<Weight, E> {
+        assert!(n > 0 && k > 0, "a weight has at least one row and one column");
+        let weight = Weight::uninitialised(precision, [n, k]);
+        let [words, scales] = lengths(precision, [n, k]);
+        let failed = Mutex::new(None);
+        let mut from = 0;
+        for (buffer, bytes) in [(&weight.data, words * size_of::<u32>()), (&weight.scales, scales * size_of::<u16>())] {
+            let start = Split::new(buffer.as_ptr());
+            // A task is a huge page, which one thread touches first.
+            cpu.run(bytes.div_ceil(HUGE_BYTES), &|task| {
+                for at in (task * HUGE_BYTES..bytes.min((task + 1) * HUGE_BYTES)).step_by(READ_BYTES) {
+                    let length = READ_BYTES.min(bytes - at);
+                    // SAFETY: each task has its own part of the buffer, which holds `bytes`; they are written before they are a slice.
+                    let out = unsafe {
+                        start.get().add(at).write_bytes(0, length);
+                        std::slice::from_raw_parts_mut(start.get().add(at), length)
+                    };
+                    if let Err(error) = source(from + at, out) {
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    }
+                }
+            });
+            from += bytes;
+        }
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            None => Ok(weight),
+            Some(error) => Err(error),
+        }
+    }
+
+    fn uninitialised(precision: Precision, [n, k]: [usize; 2]) -> Weight {
+        let [words, scales] = lengths(precision, [n, k]);
+        Weight { precision, n, k, data: HugeBuffer::new(words * size_of::<u32>()), scales: HugeBuffer::new(scales * size_of::<u16>()) }
     }
 
     /// Output features.
@@ -132,7 +214,7 @@ impl Weight {
     pub(super) fn words(&self, panel: usize) -> &[u32] {
         let len = words_per_panel(self.precision, self.k);
         assert!(panel < self.n.div_ceil(PANEL));
-        // SAFETY: `fill` wrote every word of every panel.
+        // SAFETY: `fill` or `read` wrote every word of every panel.
         unsafe { std::slice::from_raw_parts(self.data.as_ptr().cast::<u32>().add(panel * len), len) }
     }
 
@@ -141,9 +223,9 @@ impl Weight {
         if !has_scales(self.precision) {
             return &[];
         }
-        let len = self.padded_k() / GROUP * PANEL;
+        let len = scales_per_panel(self.precision, self.k);
         assert!(panel < self.n.div_ceil(PANEL));
-        // SAFETY: `fill` wrote every scale of every panel.
+        // SAFETY: `fill` or `read` wrote every scale of every panel.
         unsafe { std::slice::from_raw_parts(self.scales.as_ptr().cast::<u16>().add(panel * len), len) }
     }
 }
@@ -226,6 +308,15 @@ fn words_per_panel(precision: Precision, k: usize) -> usize {
     padded_k(precision, k) / values_per_word(precision) * PANEL
 }
 
+fn scales_per_panel(precision: Precision, k: usize) -> usize {
+    if has_scales(precision) { padded_k(precision, k) / GROUP * PANEL } else { 0 }
+}
+
+/// Words and scales of a whole weight.
+fn lengths(precision: Precision, [n, k]: [usize; 2]) -> [usize; 2] {
+    [words_per_panel(precision, k), scales_per_panel(precision, k)].map(|length| length * n.div_ceil(PANEL))
+}
+
 /// Where values come from: row, first k, out.
 type Source<'a> = dyn Fn(usize, usize, &mut [f32]) + Sync + 'a;
 
@@ -234,8 +325,8 @@ fn fill(cpu: &Cpu, precision: Precision, [n, k]: [usize; 2], source: &Source<'_>
     assert!(n > 0 && k > 0, "a weight has at least one row and one column");
     let panels = n.div_ceil(PANEL);
     let words = words_per_panel(precision, k);
-    let scales = if has_scales(precision) { padded_k(precision, k) / GROUP * PANEL } else { 0 };
-    let weight = Weight { precision, n, k, data: HugeBuffer::new(panels * words * 4), scales: HugeBuffer::new(panels * scales * 2) };
+    let scales = scales_per_panel(precision, k);
+    let weight = Weight::uninitialised(precision, [n, k]);
     let data = Split::new(weight.data.as_ptr().cast::<MaybeUninit<u32>>());
     let scale_data = Split::new(weight.scales.as_ptr().cast::<MaybeUninit<u16>>());
     cpu.run(panels, &|panel| {
@@ -246,31 +337,68 @@ fn fill(cpu: &Cpu, precision: Precision, [n, k]: [usize; 2], source: &Source<'_>
                 std::slice::from_raw_parts_mut(scale_data.get().add(panel * scales), scales),
             )
         };
-        let mut values = [0.0; CHUNK];
-        for from in (0..k).step_by(CHUNK) {
-            let len = CHUNK.min(k - from);
-            for row in 0..PANEL {
-                values.fill(0.0);
-                if panel * PANEL + row < n {
-                    source(panel * PANEL + row, from, &mut values[..len]);
-                }
-                match precision {
-                    Precision::F32 => put_f32(&mut words[from * PANEL + row..], &values[..len]),
-                    Precision::Bf16 => put_bf16(&mut words[from / 2 * PANEL + row..], &values[..len.next_multiple_of(2)]),
-                    Precision::Int8 | Precision::Int4 => {
-                        let groups = len.next_multiple_of(2 * GROUP) / GROUP;
-                        for (g, values) in values.as_chunks().0.iter().take(groups).enumerate() {
-                            let at = from + g * GROUP;
-                            let words = &mut words[at / values_per_word(precision) * PANEL + row..];
-                            let scale = put_integers(cpu.isa(), precision, words, values);
-                            scales[at / GROUP * PANEL + row].write(scale);
-                        }
-                    }
-                }
-            }
+        let rows = n.saturating_sub(panel * PANEL).min(PANEL);
+        let source = |row: usize, from: usize, out: &mut [f32]| source(panel * PANEL + row, from, out);
+        if has_scales(precision) {
+            pack_integers(cpu.isa(), precision, [rows, k], &source, words, scales);
+        } else {
+            pack_floats(precision, [rows, k], &source, words);
         }
     });
     weight
+}
+
+/// Fills a panel of which the first `rows` rows exist.
+fn pack_floats(precision: Precision, [rows, k]: [usize; 2], source: &Source<'_>, words: &mut [MaybeUninit<u32>]) {
+    let mut values = [0.0; CHUNK];
+    for from in (0..k).step_by(CHUNK) {
+        let len = CHUNK.min(k - from);
+        for row in 0..PANEL {
+            values.fill(0.0);
+            if row < rows {
+                source(row, from, &mut values[..len]);
+            }
+            match precision {
+                Precision::F32 => put_f32(&mut words[from * PANEL + row..], &values[..len]),
+                _ => put_bf16(&mut words[from / 2 * PANEL + row..], &values[..len.next_multiple_of(2)]),
+            }
+        }
+    }
+}
+
+/// The same for integers, sixteen rows at a time.
+fn pack_integers(
+    isa: Isa,
+    precision: Precision,
+    [rows, k]: [usize; 2],
+    source: &Source<'_>,
+    words: &mut [MaybeUninit<u32>],
+    scales: &mut [MaybeUninit<u16>],
+) {
+    let mut values = [[0.0; CHUNK]; LANES];
+    let mut group = [0.0; GROUP * LANES];
+    for (first, from) in (0..PANEL).step_by(LANES).flat_map(|first| (0..k).step_by(CHUNK).map(move |from| (first, from))) {
+        let len = CHUNK.min(k - from);
+        for (row, values) in values.iter_mut().enumerate() {
+            if first + row < rows {
+                source(first + row, from, &mut values[..len]);
+                values[len..].fill(0.0);
+            } else {
+                values.fill(0.0);
+            }
+        }
+        for at in (0..len.next_multiple_of(2 * GROUP)).step_by(GROUP) {
+            for (k, lanes) in group.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                for (lane, values) in lanes.iter_mut().zip(&values) {
+                    *lane = values[at + k];
+                }
+            }
+            let words = &mut words[(from + at) / values_per_word(precision) * PANEL + first..];
+            let scales = &mut scales[(from + at) / GROUP * PANEL + first..][..LANES];
+            let round = if precision == Precision::Int8 { round_int8 } else { round_int4 };
+            round(isa, &group, words, scales);
+        }
+    }
 }
 
 fn put_f32(words: &mut [MaybeUninit<u32>], values: &[f32]) {
@@ -285,105 +413,4 @@ fn put_bf16(words: &mut [MaybeUninit<u32>], values: &[f32]) {
     }
 }
 
-/// Rounds a group; returns the scale's bits.
-fn put_integers(isa: Isa, precision: Precision, words: &mut [MaybeUninit<u32>], values: &[f32; GROUP]) -> u16 {
-    #[cfg(target_arch = "x86_64")]
-    if isa != Isa::Portable {
-        // SAFETY: both other instruction sets have AVX2 and FMA.
-        return unsafe { put_integers_avx2(precision, words, values) };
-    }
-    let _ = isa;
-    put_integers_with(precision, words, values)
-}
-
-/// The same source with vectors: without them rounding is a function call, and an 8B model takes minutes.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn put_integers_avx2(precision: Precision, words: &mut [MaybeUninit<u32>], values: &[f32; GROUP]) -> u16 {
-    put_integers_with(precision, words, values)
-}
-
-#[inline(always)]
-fn put_integers_with(precision: Precision, words: &mut [MaybeUninit<u32>], values: &[f32; GROUP]) -> u16 {
-    if precision == Precision::Int8 { put_int8(words, values) } else { put_int4(words, values) }
-}
-
-/// Eight sums side by side, then those in order: one result for every vector width.
-#[inline(always)]
-fn sum(values: [f32; GROUP]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    for values in values.as_chunks::<8>().0 {
-        for (sum, v) in sums.iter_mut().zip(values) {
-            *sum += v;
-        }
-    }
-    sums.iter().sum()
-}
-
-/// Scales above the smallest one that are tried for int8, each the next bf16.
-const INT8_SEARCH_STEPS: u16 = 8;
-
-/// −127 to 127; returns the scale. Of the smallest scale that reaches the largest magnitude and the next few, the one that leaves the
-/// smallest squared error: where 32 values fall between the steps is chance, and some scale near by has luck. A value that is not finite
-/// makes the scale so, and with it every output.
-#[inline(always)]
-fn put_int8(words: &mut [MaybeUninit<u32>], values: &[f32; GROUP]) -> u16 {
-    let smallest = bf16_bits_up(max_abs(values) / 127.0);
-    let scale_of = |i: u16| bf16_value(smallest.saturating_add(i));
-    let quantised = |v: f32, inverse: f32| (v * inverse).round_ties_even().clamp(-127.0, 127.0);
-    let (mut best, mut least) = (smallest, f32::INFINITY);
-    if scale_of(0) >= SMALLEST_MAGNITUDE && scale_of(INT8_SEARCH_STEPS).is_finite() {
-        for i in 0..INT8_SEARCH_STEPS {
-            let (scale, inverse) = (scale_of(i), 1.0 / scale_of(i));
-            let error = sum(values.map(|v| (v * inverse - quantised(v, inverse)).powi(2))) * scale * scale;
-            if error < least {
-                (best, least) = (smallest + i, error);
-            }
-        }
-    }
-    let scale = bf16_value(best);
-    let inverse = if scale >= SMALLEST_MAGNITUDE { 1.0 / scale } else { 0.0 };
-    for (word, v) in words.iter_mut().step_by(PANEL).zip(values.as_chunks::<4>().0) {
-        let [a, b, c, d] = v.map(|v| (quantised(v, inverse) as i32 + 128) as u32);
-        word.write(a | b << 8 | c << 16 | d << 24);
-    }
-    best
-}
-
-/// Steps of the search for an int4 scale to each side of the usual one, and their size in units of the last place of the largest value.
-const INT4_SEARCH_STEPS: i32 = 8;
-const INT4_SEARCH_STEP: f32 = 0.1;
-
-/// −8 to 7; returns the scale. For each of several guesses the values are rounded, and the scale that fits them best in the sense of least
-/// squares is Σ v q / Σ q²; of all, the one that leaves the smallest error. The largest magnitude usually goes to −8, so scales have a
-/// sign. A value that is not finite makes the scale so, and with it every output.
-#[inline(always)]
-fn put_int4(words: &mut [MaybeUninit<u32>], values: &[f32; GROUP]) -> u16 {
-    let max = max_abs(values);
-    let extreme = values.iter().copied().fold(0.0, |e: f32, v| if v.abs() > e.abs() { v } else { e });
-    let (mut best, mut best_gain, mut best_q) = (0.0f32, 0.0f32, [8u32; GROUP]);
-    if !max.is_finite() {
-        best = f32::NAN;
-    } else if max >= SMALLEST_MAGNITUDE {
-        let scaled = values.map(|v| v / max);
-        for i in -INT4_SEARCH_STEPS..=INT4_SEARCH_STEPS {
-            let inverse = -(8.0 + INT4_SEARCH_STEP * i as f32) / extreme;
-            let q = values.map(|v| (v * inverse).round_ties_even().clamp(-8.0, 7.0));
-            let mut products = q;
-            products.iter_mut().zip(&scaled).for_each(|(q, v)| *q *= v);
-            let (dot, square) = (sum(products), sum(q.map(|q| q * q)));
-            // Σ v² − Σ (v − s q)² for the best s, over max².
-            let gain = dot * dot / square;
-            if gain > best_gain {
-                (best, best_gain) = (dot / square * max, gain);
-                best_q = q.map(|q| (q as i32 + 8) as u32);
-            }
-        }
-    }
-    for (word, q) in words.iter_mut().step_by(PANEL).zip(best_q.as_chunks::<8>().0) {
-        word.write(q.iter().enumerate().fold(0, |word, (i, q)| word | q << int4_shift(i)));
-    }
-    bf16_bits(best)
-}
-
-const _: () = assert!(CHUNK.is_multiple_of(2 * GROUP));
+const _: () = assert!(CHUNK.is_multiple_of(2 * GROUP) && PANEL.is_multiple_of(LANES));
