@@ -85,6 +85,24 @@ impl From<PrecisionArg> for tiger_model::Precision {
     }
 }
 
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KvArg {
+    F32,
+    Bf16,
+    Int8,
+}
+
+impl From<KvArg> for tiger_model::KvType {
+    fn from(arg: KvArg) -> Self {
+        match arg {
+            KvArg::F32 => Self::F32,
+            KvArg::Bf16 => Self::Bf16,
+            KvArg::Int8 => Self::Int8,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub struct Serve {
     /// Address to listen on; other than this machine's own only once there is an owner's account (the first start says how)
@@ -96,6 +114,9 @@ pub struct Serve {
     /// How weights are stored in memory
     #[arg(long, value_enum, default_value_t = PrecisionArg::Bf16)]
     pub precision: PrecisionArg,
+    /// How keys and values of contexts are stored: int8 halves their memory [default: bf16]
+    #[arg(long, value_enum)]
+    pub kv_cache: Option<KvArg>,
     /// Threads of arithmetic [default: all cores]
     #[arg(long)]
     pub threads: Option<usize>,
@@ -279,6 +300,9 @@ pub struct Bench {
     pub model: String,
     #[arg(long, value_enum, default_value_t = PrecisionArg::Bf16)]
     pub precision: PrecisionArg,
+    /// How keys and values are stored [default: bf16]
+    #[arg(long, value_enum)]
+    pub kv_cache: Option<KvArg>,
     /// Threads [default: all cores]
     #[arg(long)]
     pub threads: Option<usize>,

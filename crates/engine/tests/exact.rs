@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::*;
 use tiger_engine::{Config, GenerateRequest, Group, Handle, Knobs, Recorded, Response, Sampling, TrainEvent, TrainRequest};
-use tiger_model::{AdapterState, Precision};
+use tiger_model::{AdapterState, KvType, Precision};
 
 /// The request that is watched: 75 tokens of prompt, so that prefixes, chunks and partly filled pages all occur.
 fn watched() -> GenerateRequest {
@@ -18,7 +18,11 @@ fn watched() -> GenerateRequest {
 }
 
 fn alone(precision: Precision) -> Collected {
-    let (_engine, handle) = start(config(), Arc::new(FakeSource::new(precision)));
+    alone_on(FakeSource::new(precision))
+}
+
+fn alone_on(source: FakeSource) -> Collected {
+    let (_engine, handle) = start(config(), Arc::new(source));
     let answer = ask(&handle, watched());
     assert_eq!(answer.answers[&0].tokens.len(), 24);
     answer
@@ -40,12 +44,19 @@ fn others(handle: &Handle, count: usize) -> Vec<tiger_engine::Generation> {
 
 #[test]
 fn among_others_with_other_adapters() {
-    for precision in [Precision::F32, Precision::Bf16, Precision::Int8, Precision::Int4] {
-        let expected = alone(precision);
-        let (_engine, handle) = start(config(), Arc::new(FakeSource::new(precision)));
+    for (precision, kv_type) in [
+        (Precision::F32, KvType::F32),
+        (Precision::Bf16, KvType::Bf16),
+        (Precision::Bf16, KvType::Int8),
+        (Precision::Int8, KvType::Bf16),
+        (Precision::Int4, KvType::Int8),
+    ] {
+        let source = || FakeSource::of(model_with(precision, kv_type));
+        let expected = alone_on(source());
+        let (_engine, handle) = start(config(), Arc::new(source()));
         let mut company = others(&handle, 31);
         let answer = handle.generate(watched()).unwrap();
-        assert_eq!(collect(answer).answers, expected.answers, "{precision:?}");
+        assert_eq!(collect(answer).answers, expected.answers, "{precision:?}, {kv_type:?}");
         company.drain(..).for_each(|other| assert_eq!(collect(other).error, None));
         check(&handle);
     }
@@ -172,8 +183,15 @@ fn last(mut training: tiger_engine::Training) -> TrainEvent {
 
 #[test]
 fn while_a_model_trains_and_scored_again_bitwise() {
-    let expected = alone(Precision::Bf16);
-    let (_engine, handle) = engine(Config { micro_batch_tokens: 64, ..config() });
+    for (precision, kv_type) in [(Precision::Bf16, KvType::Bf16), (Precision::Int8, KvType::Bf16), (Precision::Int4, KvType::Int8)] {
+        trains_and_scores_again(precision, kv_type);
+    }
+}
+
+fn trains_and_scores_again(precision: Precision, kv_type: KvType) {
+    let source = || FakeSource::of(model_with(precision, kv_type));
+    let expected = alone_on(source());
+    let (_engine, handle) = start(Config { micro_batch_tokens: 64, ..config() }, Arc::new(source()));
     let mut two = watched();
     two.samples = 2;
     let sampled = ask(&handle, two);

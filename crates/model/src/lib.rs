@@ -14,7 +14,7 @@ pub use batch::{Segment, Step, Workspace};
 pub use kv::Kv;
 pub use packed::{Loaded, MIN_PACKED_BYTES, PackedFiles};
 pub use tiger_kernels::Cpu;
-pub use tiger_kernels::ops::attention::{PAGE_TOKENS, PageId};
+pub use tiger_kernels::ops::attention::{KvType, PAGE_TOKENS, PageId};
 pub use tiger_kernels::ops::linear::Precision;
 pub use tiger_kernels::ops::logprob::RowScore;
 pub use train::{Dropout, HeadGradient, Keep, KlReference, Saved, Target, TrainBatch, TrainPass};

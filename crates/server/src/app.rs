@@ -108,7 +108,7 @@ impl App {
         if let Some(name) = unknown {
             return Err(StartError::Config(format!("there is no base model {}; GET /v1/models lists them", crate::error::quoted(name))));
         }
-        let source = Weights::new(Arc::clone(&bases), store.clone(), config.precision, config.engine.threads);
+        let source = Weights::new(Arc::clone(&bases), store.clone(), &config);
         let engine = Engine::start(config.engine.clone(), Arc::new(source));
         let setup_token = if store.has_owner().await? { None } else { Some(random_token()?) };
         let (recorder, writers) = Recorder::start(store.clone());

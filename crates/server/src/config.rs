@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tiger_model::Precision;
+use tiger_model::{KvType, Precision};
 
 use crate::limits::Limits;
 
@@ -64,6 +64,8 @@ pub struct Config {
     pub preload: Vec<String>,
     /// How weights are packed.
     pub precision: Precision,
+    /// How keys and values are kept; none: bf16, and f32 beside f32 weights.
+    pub kv_type: Option<KvType>,
     /// Models with fewer bytes of packed weights are packed at each start, others leave a file beside the checkpoint.
     pub packed_min_bytes: u64,
     /// Limits of the engine.
@@ -86,6 +88,7 @@ impl Config {
             default_model: None,
             preload: Vec::new(),
             precision: Precision::Bf16,
+            kv_type: None,
             packed_min_bytes: tiger_model::MIN_PACKED_BYTES,
             engine: tiger_engine::Config::default(),
             limits: Limits::default(),

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use tiger_engine::{AdapterId, BaseId, Progress, Source};
 use tiger_formats::Checkpoint;
 use tiger_model::Cpu;
-use tiger_model::{Adapter, Model, PackedFiles, Precision};
+use tiger_model::{Adapter, KvType, Model, PackedFiles, Precision};
 use tiger_store::Store;
 use tokio::runtime::Handle;
 
 use crate::bases::Bases;
+use crate::config::Config;
 
 /// Loads for the engine.
 pub struct Weights {
@@ -18,13 +19,15 @@ pub struct Weights {
     store: Store,
     runtime: Handle,
     precision: Precision,
+    kv_type: Option<KvType>,
     threads: usize,
 }
 
 impl Weights {
-    /// `runtime` runs the store's futures; `threads` pack weights.
-    pub fn new(bases: Arc<Bases>, store: Store, precision: Precision, threads: usize) -> Weights {
-        Weights { bases, store, runtime: Handle::current(), precision, threads }
+    /// Weights of the bases and adapters that the configuration names. Its runtime runs the store's futures.
+    pub fn new(bases: Arc<Bases>, store: Store, config: &Config) -> Weights {
+        let (precision, kv_type, threads) = (config.precision, config.kv_type, config.engine.threads);
+        Weights { bases, store, runtime: Handle::current(), precision, kv_type, threads }
     }
 }
 
@@ -42,7 +45,11 @@ impl Source for Weights {
         for problem in &loaded.problems {
             tracing::warn!(base = %base.id, "packed weights cannot be used and are packed again: {problem}");
         }
-        let model = Arc::new(loaded.model);
+        let model = match self.kv_type {
+            Some(kv_type) => loaded.model.with_kv_type(kv_type),
+            None => loaded.model,
+        };
+        let model = Arc::new(model);
         if let Some(fingerprint) = loaded.unsaved {
             save(files, Arc::clone(&model), fingerprint);
         }

@@ -92,7 +92,11 @@ pub fn run(args: &Bench, json: bool) -> Result<(), Failure> {
     }
     let llama = args.llama_bench.as_ref().zip(args.llama_model.as_ref()).map(|(bench, model)| Llama::new(bench, model, threads));
     eprintln!("making the model ({})", args.model);
-    let model = Arc::new(shape::model(&cpu, &args.model, args.precision.into())?);
+    let model = shape::model(&cpu, &args.model, args.precision.into())?;
+    let model = Arc::new(match args.kv_cache {
+        Some(kv) => model.with_kv_type(kv.into()),
+        None => model,
+    });
     let mut works = SHORT.to_vec();
     if args.full {
         works.extend(FULL);
@@ -130,7 +134,8 @@ fn print_json(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<()
         })
         .collect();
     output::json(&json!({
-        "model": args.model, "precision": format!("{:?}", model.precision()), "threads": cpu.threads(), "isa": format!("{:?}", cpu.isa()),
+        "model": args.model, "precision": format!("{:?}", model.precision()),
+        "kv_cache": format!("{:?}", model.kv_type()), "threads": cpu.threads(), "isa": format!("{:?}", cpu.isa()),
         "weights_bytes": model.bytes(), "peak_resident_bytes": resident_bytes(), "rows": rows,
     }))
 }

@@ -11,7 +11,7 @@ use tiger_engine::{
 };
 use tiger_formats::{Architecture, Rope, RopeScaling};
 use tiger_kernels::Cpu;
-use tiger_model::{Adapter, Model, Precision};
+use tiger_model::{Adapter, KvType, Model, Precision};
 
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,6 +41,10 @@ pub fn model(precision: Precision) -> Arc<Model> {
     Arc::new(Model::synthetic(&Cpu::new(1, None), &architecture(), precision, 11))
 }
 
+pub fn model_with(precision: Precision, kv_type: KvType) -> Arc<Model> {
+    Arc::new(Model::synthetic(&Cpu::new(1, None), &architecture(), precision, 11).with_kv_type(kv_type))
+}
+
 /// An adapter that changes the answers: B is not zero.
 pub fn adapter(seed: u64) -> Adapter {
     let mut adapter = Adapter::new(&architecture(), 8, 16.0, seed);
@@ -68,7 +72,10 @@ pub struct FakeSource {
 
 impl FakeSource {
     pub fn new(precision: Precision) -> FakeSource {
-        let model = model(precision);
+        FakeSource::of(model(precision))
+    }
+
+    pub fn of(model: Arc<Model>) -> FakeSource {
         FakeSource { bytes: model.bytes(), model, loads: AtomicUsize::new(0), gate: (Mutex::new(true), Condvar::new()) }
     }
 
