@@ -231,7 +231,7 @@ fn a_row_does_not_depend_on_the_others_nor_on_threads() {
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
     let portable = Cpu::new(1, Some(Isa::Portable));
-    for isa in [Isa::Avx2, Isa::Avx512] {
+    for isa in [Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::NeonDot] {
         let cpu = Cpu::new(1, Some(isa));
         for precision in PRECISIONS {
             for [n, k] in SHAPES {
