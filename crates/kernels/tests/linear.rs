@@ -245,8 +245,8 @@ fn every_instruction_set_gives_the_same_bits() {
                     linear(&cpu, &x, &w, &mut other_y, Epilogue::Add);
                     linear_backward_x(&portable, &dy, &w, &mut dx, Epilogue::Add);
                     linear_backward_x(&cpu, &dy, &w, &mut other_dx, Epilogue::Add);
-                    assert_eq!(bits(&y), bits(&other_y), "{precision:?} [{n}, {k}], {t} rows");
-                    assert_eq!(bits(&dx), bits(&other_dx), "backward {precision:?} [{n}, {k}], {t} rows");
+                    assert_eq!(bits(&y), bits(&other_y), "{isa:?} {precision:?} [{n}, {k}], {t} rows");
+                    assert_eq!(bits(&dx), bits(&other_dx), "backward {isa:?} {precision:?} [{n}, {k}], {t} rows");
                 }
             }
         }

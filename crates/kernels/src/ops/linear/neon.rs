@@ -1,6 +1,7 @@
-//! The kernels for NEON: tiles of up to 6 rows by 16 columns, 24 accumulators in the 32 registers. Fewer rows take more columns, one
-//! row all 64, so that the weights stream through in order. Activations are read in pairs and multiplied by lane: broadcasting them
-//! from memory would take a turn of the multipliers on most cores.
+//! The kernels for NEON: tiles of up to 5 rows by 16 columns: 20 accumulators, 4 weights and 5 pairs of activations are what the 32
+//! registers hold; with six rows compilers write accumulators to the stack. Fewer rows take more columns, one row all 64, so that the
+//! weights stream through in order. Activations are read in pairs and multiplied by lane: broadcasting them from memory would take a
+//! turn of the multipliers on some cores.
 //!
 //! Weights stay packed as they are and are unfolded in registers: bf16 by a shift (even k) or a mask (odd k); `bfdot` would not need
 //! that, but it rounds differently. Bytes become signed and are multiplied by `sdot` where the machine has it, else by widening
@@ -15,7 +16,7 @@ use std::arch::asm;
 /// Columns of a register.
 const LANES: usize = 4;
 /// Rows of the tallest tile.
-const ROWS: usize = 6;
+const ROWS: usize = 5;
 /// int8: steps (4 of K) of a group.
 const GROUP_STEPS: usize = GROUP / 4;
 /// int4: steps (8 of K) of a group.
@@ -26,7 +27,7 @@ type Acc<const R: usize, const C: usize> = [[float32x4_t; C]; R];
 /// Integer sums of a tile.
 type Sums<const R: usize, const C: usize> = [[int32x4_t; C]; R];
 
-/// Runs `$tile` over the block's tiles: heights 1 to 6, each with as many columns as the registers hold.
+/// Runs `$tile` over the block's tiles: heights 1 to 5, each with as many columns as the registers hold.
 macro_rules! block {
     ($(#[$doc:meta])* $name:ident, $features:literal, $tile:ident $(::<$dot:ty>)?) => {
         $(#[$doc])*
@@ -47,8 +48,7 @@ macro_rules! block {
                             2 => $tile::<$($dot,)? 2, 8>(b, &t),
                             3 => $tile::<$($dot,)? 3, 8>(b, &t),
                             4 => $tile::<$($dot,)? 4, 4>(b, &t),
-                            5 => $tile::<$($dot,)? 5, 4>(b, &t),
-                            _ => $tile::<$($dot,)? 6, 4>(b, &t),
+                            _ => $tile::<$($dot,)? 5, 4>(b, &t),
                         }
                     }
                 }
