@@ -16,10 +16,12 @@ const REGISTER: usize = 4;
 /// `all!(i => e)`: e for each of the four registers.
 macro_rules! all {
     ($i:ident => $e:expr) => {
-        // SAFETY: NEON and valid pointers by the trait's contract.
         std::array::from_fn(
             #[inline(always)]
-            |$i| unsafe { $e },
+            |$i| {
+                // SAFETY: NEON and valid pointers by the trait's contract.
+                unsafe { $e }
+            },
         )
     };
 }
