@@ -43,7 +43,9 @@ fn machine() -> Vec<Finding> {
     let isa = match cpu.isa() {
         Isa::Avx512 => "AVX-512 with BF16 and VNNI",
         Isa::Avx2 => "AVX2 with FMA",
-        Isa::Portable => "no vector instructions that the engine knows: it works, slowly; use a processor with AVX2",
+        Isa::NeonDot => "NEON with the dot product",
+        Isa::Neon => "NEON",
+        Isa::Portable => "no vector instructions that the engine knows: it works, slowly; use a processor with AVX2 or NEON",
     };
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let memory = home::free_memory_bytes().map_or_else(|| "unknown".to_owned(), output::bytes);

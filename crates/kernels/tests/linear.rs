@@ -231,8 +231,11 @@ fn a_row_does_not_depend_on_the_others_nor_on_threads() {
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
     let portable = Cpu::new(1, Some(Isa::Portable));
-    for isa in [Isa::Avx2, Isa::Avx512] {
+    for isa in [Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::NeonDot] {
         let cpu = Cpu::new(1, Some(isa));
+        if cpu.isa() != isa {
+            continue;
+        }
         for precision in PRECISIONS {
             for [n, k] in SHAPES {
                 let (w, same) = (weight(&portable, precision, [n, k], 10), weight(&cpu, precision, [n, k], 10));
@@ -245,8 +248,8 @@ fn every_instruction_set_gives_the_same_bits() {
                     linear(&cpu, &x, &w, &mut other_y, Epilogue::Add);
                     linear_backward_x(&portable, &dy, &w, &mut dx, Epilogue::Add);
                     linear_backward_x(&cpu, &dy, &w, &mut other_dx, Epilogue::Add);
-                    assert_eq!(bits(&y), bits(&other_y), "{precision:?} [{n}, {k}], {t} rows");
-                    assert_eq!(bits(&dx), bits(&other_dx), "backward {precision:?} [{n}, {k}], {t} rows");
+                    assert_eq!(bits(&y), bits(&other_y), "{isa:?} {precision:?} [{n}, {k}], {t} rows");
+                    assert_eq!(bits(&dx), bits(&other_dx), "backward {isa:?} {precision:?} [{n}, {k}], {t} rows");
                 }
             }
         }

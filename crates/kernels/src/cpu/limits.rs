@@ -17,8 +17,8 @@ const PASSES: usize = 3;
 /// Tasks per thread of a pass of arithmetic, and multiply-adds per chain in a task: about a millisecond each.
 const TASKS_PER_THREAD: usize = 6;
 const CHAIN_STEPS: usize = 400_000;
-/// Independent chains: latency times units of any core, in as many registers as AVX2 leaves.
-const CHAINS: usize = 12;
+/// Independent chains: latency times units of any core, in as many registers as AVX2 leaves, or NEON.
+const CHAINS: usize = if cfg!(target_arch = "aarch64") { 24 } else { 12 };
 
 /// Memory that `read_bandwidth_of` reads.
 pub struct ReadBuffer(HugeBuffer);
@@ -114,7 +114,17 @@ fn chains(isa: Isa, precision: Precision) -> u64 {
         (Isa::Avx2, Precision::Int8) => return unsafe { x86::int8_256() },
         // SAFETY: as above.
         (Isa::Avx2, Precision::Int4) => return unsafe { x86::int4_256() },
-        (Isa::Portable, _) => (),
+        (Isa::Portable | Isa::Neon | Isa::NeonDot, _) => (),
+    }
+    #[cfg(target_arch = "aarch64")]
+    match (isa, precision) {
+        // SAFETY: `Cpu` has checked the instruction set.
+        (Isa::Neon | Isa::NeonDot, Precision::F32 | Precision::Bf16) => return unsafe { neon::f32() },
+        // SAFETY: as above.
+        (Isa::Neon, Precision::Int8 | Precision::Int4) => return unsafe { neon::bytes() },
+        // SAFETY: as above.
+        (Isa::NeonDot, Precision::Int8 | Precision::Int4) => return unsafe { neon::bytes_dot() },
+        (Isa::Portable | Isa::Avx2 | Isa::Avx512, _) => (),
     }
     let _ = (isa, precision);
     const LANES: usize = 4;
@@ -130,6 +140,25 @@ fn chains(isa: Isa, precision: Precision) -> u64 {
     (steps * CHAINS * LANES) as u64
 }
 
+/// A function that runs `CHAINS` chains of `$step` and counts `$per_step` multiply-adds for each.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! chains {
+    ($name:ident, $features:literal, $zero:expr, $operand:expr, $per_step:literal, $step:expr) => {
+        #[target_feature(enable = $features)]
+        pub(super) fn $name() -> u64 {
+            let mut sums = [$zero; CHAINS];
+            let operand = black_box($operand);
+            for _ in 0..CHAIN_STEPS {
+                for sum in &mut sums {
+                    *sum = $step(*sum, operand);
+                }
+            }
+            black_box(sums);
+            (CHAIN_STEPS * CHAINS * $per_step) as u64
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{CHAIN_STEPS, CHAINS, black_box, xor_with};
@@ -138,24 +167,6 @@ mod x86 {
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn xor(words: &[u64]) -> u64 {
         xor_with(words)
-    }
-
-    /// A function that runs `CHAINS` chains of `$step` and counts `$per_step` multiply-adds for each.
-    macro_rules! chains {
-        ($name:ident, $features:literal, $zero:expr, $operand:expr, $per_step:literal, $step:expr) => {
-            #[target_feature(enable = $features)]
-            pub(super) fn $name() -> u64 {
-                let mut sums = [$zero; CHAINS];
-                let operand = black_box($operand);
-                for _ in 0..CHAIN_STEPS {
-                    for sum in &mut sums {
-                        *sum = $step(*sum, operand);
-                    }
-                }
-                black_box(sums);
-                (CHAIN_STEPS * CHAINS * $per_step) as u64
-            }
-        };
     }
 
     chains!(f32_256, "avx2,fma", _mm256_setzero_ps(), _mm256_set1_ps(0.5), 8, |s, a| _mm256_fmadd_ps(s, a, a));
@@ -176,4 +187,19 @@ mod x86 {
     chains!(int8_512, "avx512f,avx512vnni", _mm512_setzero_si512(), _mm512_set1_epi32(0x0102_0304), 64, |s, a| {
         _mm512_dpbusd_epi32(s, a, a)
     });
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use super::{CHAIN_STEPS, CHAINS, black_box};
+    use crate::ops::linear::sdot;
+    use std::arch::aarch64::*;
+
+    chains!(f32, "neon", vdupq_n_f32(0.0), vdupq_n_f32(0.5), 4, |s, a| vfmaq_f32(a, s, a));
+    // Products of 16 bits, summed in pairs, and in pairs again to 32 bits. The sum is a factor only so that no product is constant.
+    chains!(bytes, "neon", vdupq_n_s32(0), vdupq_n_s8(3), 16, |s, a| {
+        let v = vreinterpretq_s8_s32(s);
+        vpadalq_s16(s, vpaddq_s16(vmull_s8(vget_low_s8(v), vget_low_s8(a)), vmull_high_s8(v, a)))
+    });
+    chains!(bytes_dot, "neon,dotprod", vdupq_n_s32(0), vdupq_n_s8(3), 16, |s, a| sdot::<0>(s, a, vget_low_s8(a)));
 }

@@ -17,6 +17,10 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL with BF16 and VNNI.
     Avx512,
+    /// NEON, which every AArch64 has.
+    Neon,
+    /// NEON with the dot product of bytes: Armv8.4, and most of 8.2.
+    NeonDot,
 }
 
 impl Isa {
@@ -37,6 +41,9 @@ impl Isa {
                 return Isa::Avx2;
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        return if std::arch::is_aarch64_feature_detected!("dotprod") { Isa::NeonDot } else { Isa::Neon };
+        #[cfg(not(target_arch = "aarch64"))]
         Isa::Portable
     }
 }
@@ -56,6 +63,7 @@ impl Cpu {
         let isa = match (isa, best) {
             (Some(Isa::Avx512), Isa::Avx512) => Isa::Avx512,
             (Some(Isa::Avx2), Isa::Avx512 | Isa::Avx2) => Isa::Avx2,
+            (Some(Isa::Neon), Isa::Neon | Isa::NeonDot) => Isa::Neon,
             (Some(Isa::Portable), _) => Isa::Portable,
             _ => best,
         };

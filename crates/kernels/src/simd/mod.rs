@@ -9,6 +9,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 pub(crate) mod tile;
 
@@ -17,6 +19,8 @@ pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
 pub use math::{exp, ln, log_sum_exp, sigmoid, silu};
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
 pub use portable::Portable;
 
 /// Lanes of a vector.
@@ -125,6 +129,9 @@ macro_rules! dispatch {
                     $crate::Isa::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::Isa::Avx2 => avx2($($arg),*),
+                    // Part of what the whole crate is compiled for.
+                    #[cfg(target_arch = "aarch64")]
+                    $crate::Isa::Neon | $crate::Isa::NeonDot => $kernel::<$crate::simd::Neon $(, $g)?>($($arg),*),
                     _ => $kernel::<$crate::simd::Portable $(, $g)?>($($arg),*),
                 }
             }

@@ -83,7 +83,6 @@ fn ln_is_exact_to_f64_rounding() {
 }
 
 /// Everything that the portable text does, `S` does with the same bits.
-#[cfg(target_arch = "x86_64")]
 fn same_as_portable<S: Simd>() {
     let x = samples();
     for (name, portable, other) in [
@@ -102,6 +101,9 @@ fn same_as_portable<S: Simd>() {
         f32::from_bits(0x3f81_8000),
     ]);
     tricky.extend([f32::MAX, f32::from_bits(1), f32::from_bits(0x0080_7fff)]);
+    // Zeros of both signs and NaN where `max` and `min` are tried against such.
+    tricky.splice(0..0, [1.0, -0.0, 0.0, f32::NAN]);
+    tricky.resize(tricky.len().next_multiple_of(LANES), 1.0);
     for x in tricky.chunks_exact(LANES) {
         let (mut a, mut b) = ([0u16; LANES], [0u16; LANES]);
         // SAFETY: the caller checked the instruction set; whole chunks.
@@ -119,6 +121,14 @@ fn same_as_portable<S: Simd>() {
                 &[Portable::sum(Portable::load(x.as_ptr())), Portable::maximum(Portable::load(x.as_ptr()))],
                 "sum and maximum",
             );
+            let mut y: [f32; LANES] = std::array::from_fn(|i| x[LANES - 1 - i]);
+            y[..4].copy_from_slice(&[f32::NAN, 0.0, -0.0, x[3]]);
+            let (mut a, mut b) = ([[0.0; LANES]; 2], [[0.0; LANES]; 2]);
+            Portable::store(a[0].as_mut_ptr(), Portable::max(Portable::load(x.as_ptr()), Portable::load(y.as_ptr())));
+            Portable::store(a[1].as_mut_ptr(), Portable::min(Portable::load(x.as_ptr()), Portable::load(y.as_ptr())));
+            S::store(b[0].as_mut_ptr(), S::max(S::load(x.as_ptr()), S::load(y.as_ptr())));
+            S::store(b[1].as_mut_ptr(), S::min(S::load(x.as_ptr()), S::load(y.as_ptr())));
+            assert_same(b.as_flattened(), a.as_flattened(), "max and min");
             for n in 0..=LANES {
                 let (mut a, mut b) = ([9.0; LANES], [9.0; LANES]);
                 Portable::store_n(a.as_mut_ptr(), Portable::first_n(Portable::load_n(x.as_ptr(), n), Portable::splat(5.0), n / 2), n);
@@ -130,13 +140,17 @@ fn same_as_portable<S: Simd>() {
 }
 
 #[test]
-#[cfg(target_arch = "x86_64")]
 fn instruction_sets_agree_bitwise() {
-    use tiger_kernels::Isa;
-    if crate::support::isas().contains(&Isa::Avx2) {
-        same_as_portable::<simd::Avx2>();
+    #[cfg(target_arch = "x86_64")]
+    {
+        use tiger_kernels::Isa;
+        if crate::support::isas().contains(&Isa::Avx2) {
+            same_as_portable::<simd::Avx2>();
+        }
+        if crate::support::isas().contains(&Isa::Avx512) {
+            same_as_portable::<simd::Avx512>();
+        }
     }
-    if crate::support::isas().contains(&Isa::Avx512) {
-        same_as_portable::<simd::Avx512>();
-    }
+    #[cfg(target_arch = "aarch64")]
+    same_as_portable::<simd::Neon>();
 }

@@ -40,6 +40,8 @@ pub fn isas() -> Vec<Isa> {
     match Isa::detect() {
         Isa::Avx512 => vec![Isa::Portable, Isa::Avx2, Isa::Avx512],
         Isa::Avx2 => vec![Isa::Portable, Isa::Avx2],
+        Isa::NeonDot => vec![Isa::Portable, Isa::Neon, Isa::NeonDot],
+        Isa::Neon => vec![Isa::Portable, Isa::Neon],
         Isa::Portable => vec![Isa::Portable],
     }
 }

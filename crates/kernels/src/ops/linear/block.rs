@@ -47,7 +47,17 @@ pub(super) fn kernel(isa: Isa, precision: Precision) -> Kernel {
         (Isa::Avx2, Precision::Bf16) => return super::avx2::bf16_block,
         (Isa::Avx2, Precision::Int8) => return super::avx2::int8_block,
         (Isa::Avx2, Precision::Int4) => return super::avx2::int4_block,
-        (Isa::Portable, _) => (),
+        (Isa::Portable | Isa::Neon | Isa::NeonDot, _) => (),
+    }
+    #[cfg(target_arch = "aarch64")]
+    match (isa, precision) {
+        (Isa::Neon | Isa::NeonDot, Precision::F32) => return super::neon::f32_block,
+        (Isa::Neon | Isa::NeonDot, Precision::Bf16) => return super::neon::bf16_block,
+        (Isa::Neon, Precision::Int8) => return super::neon::int8_block,
+        (Isa::Neon, Precision::Int4) => return super::neon::int4_block,
+        (Isa::NeonDot, Precision::Int8) => return super::neon::int8_dot_block,
+        (Isa::NeonDot, Precision::Int4) => return super::neon::int4_dot_block,
+        (Isa::Portable | Isa::Avx2 | Isa::Avx512, _) => (),
     }
     let _ = isa;
     match precision {
@@ -123,6 +133,11 @@ fn prefetch(at: *const u8) {
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl2keep, [{}]", in(reg) at.addr(), options(nomem, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = at;
 }

@@ -17,10 +17,14 @@ mod block;
 mod drive;
 mod encode;
 mod integers;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 mod transpose;
 mod weight;
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::sdot;
 pub use weight::Weight;
 
 use crate::Cpu;
