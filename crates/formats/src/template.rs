@@ -16,7 +16,7 @@ use minijinja::{Environment, ErrorKind, Value};
 
 use crate::error::{FormatError, quoted};
 use crate::fields::{Fields, parse_object, read_optional};
-use isolate::{Hanging, isolated};
+use isolate::{Threads, isolated};
 
 /// Longest template source, bytes; the longest published ones have about 20 kB.
 pub const MAX_TEMPLATE_BYTES: u64 = 128 << 10;
@@ -100,7 +100,7 @@ pub struct ChatTemplate {
     env: Environment<'static>,
     mentions_content: bool,
     special_tokens: BTreeMap<&'static str, String>,
-    hanging: Hanging,
+    threads: Threads,
 }
 
 impl std::fmt::Debug for ChatTemplate {
@@ -152,13 +152,13 @@ impl ChatTemplate {
             return Err(FormatError::invalid(file, "chat_template", problem));
         }
         scan::check(source).map_err(|problem| FormatError::invalid(file, "chat_template", problem))?;
-        let hanging = Hanging::default();
+        let threads = Threads::default();
         let text = source.to_owned();
         let steps = BASE_STEPS + source.len() as u64 * STEPS_PER_SOURCE_BYTE;
-        let env = isolated(&hanging, steps, move || env::environment(&text).map_err(|e| format!("does not compile: {e}")))
+        let env = isolated(&threads, steps, move || env::environment(&text).map_err(|e| format!("does not compile: {e}")))
             .unwrap_or_else(|problem| Err(problem.to_owned()))
             .map_err(|problem| FormatError::invalid(file, "chat_template", problem))?;
-        Ok(Self { env, mentions_content: source.contains("content"), special_tokens, hanging })
+        Ok(Self { env, mentions_content: source.contains("content"), special_tokens, threads })
     }
 
     /// A special token's string by its name, such as `eos_token`.
@@ -236,7 +236,7 @@ impl ChatTemplate {
         env.add_function("strftime_now", move |format: &str| strftime::strftime(format, now_unix_s));
         let limit_bytes = input_bytes.saturating_mul(MAX_RENDER_COPIES).saturating_add(MAX_RENDER_EXTRA_BYTES);
         let context = Value::from(context);
-        isolated(&self.hanging, steps, move || write_out(&env, context, limit_bytes)).unwrap_or_else(|problem| Err(run_error(problem)))
+        isolated(&self.threads, steps, move || write_out(&env, context, limit_bytes)).unwrap_or_else(|problem| Err(run_error(problem)))
     }
 }
 

@@ -257,7 +257,10 @@ async fn resolve(app: &App, caller: Caller, row: &ModelRow, (groups, batch): (&[
                 continue;
             };
             let param = format!("{}[{at}].response_id", path(batch, index, "responses"));
-            let found = app.store().sample(caller.account, id).await?.map(|found| found.sample);
+            let found = match app.recorder()?.sample(caller.account, id) {
+                Some(unwritten) => Some(unwritten),
+                None => app.store().sample(caller.account, id).await?.map(|found| found.sample),
+            };
             let Some(sample) = found else {
                 let message =
                     format!("`{param}`: {} is unknown or older than 24 hours; generate again, or give the text as `content`", quoted(id));

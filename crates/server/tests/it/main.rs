@@ -8,5 +8,6 @@ mod hostile;
 mod load;
 mod models;
 mod openapi;
+mod recording;
 mod stop;
 mod train;
