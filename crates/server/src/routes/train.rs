@@ -298,7 +298,7 @@ fn encode(
     let mut total = 0;
     for (index, (group, samples)) in groups.iter().zip(samples).enumerate() {
         let messages = path(limits.batch, index, "messages");
-        let prompt = prompt::encode_prompt(front, &group.messages, now, false).map_err(|error| error.param(messages))?.tokens;
+        let prompt = prompt::encode_prompt(front, &group.messages, now).map_err(|error| error.param(messages))?.tokens;
         let sha256 = prompt_sha256(&prompt);
         let mut responses = Vec::with_capacity(samples.len());
         for (at, (response, sample)) in group.responses.iter().zip(samples).enumerate() {
