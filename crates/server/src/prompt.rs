@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tiger_formats::template::{Ending, Message as TemplateMessage, Render, Rendering};
 use tiger_formats::{ChatTemplate, FormatError};
 use tiger_wire::{ErrorCode, Message, Role};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::bases::{Front, THINK_CLOSE, THINK_OPEN};
@@ -68,6 +69,20 @@ enum Stage {
     Encoded(Prompt),
 }
 
+/// A render that somebody waits for. A caller that leaves must not leave one behind that nobody counts if it hangs.
+struct Watched(Option<Rendering>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let (Some(rendering), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(async move {
+                tokio::time::sleep(Rendering::DEADLINE).await;
+                rendering.give_up();
+            });
+        }
+    }
+}
+
 /// Renders and encodes off the async threads; a short prompt by one hand-over to the template's own thread and one back. With
 /// `answer_only` a thought that the prompt opens is closed at once.
 pub async fn prompt(front: Arc<Front>, messages: &[Message], now_unix_s: i64, answer_only: bool) -> Result<Prompt, ApiError> {
@@ -85,14 +100,15 @@ pub async fn prompt(front: Arc<Front>, messages: &[Message], now_unix_s: i64, an
         let _ = sender.send(stage);
     };
     let rendering = template(&front)?.render_then(&convert(messages), &Render { ending, now_unix_s }, done).map_err(refused)?;
-    // In a task of its own: a caller that leaves must not leave a render behind that nobody counts.
-    let waiting = tokio::spawn(async move {
-        match tokio::time::timeout(Rendering::DEADLINE, receiver).await {
-            Ok(stage) => stage.unwrap_or_else(|_| Err(ApiError::internal("a render or the tokenizer panicked"))),
-            Err(_) => Err(refused(rendering.give_up())),
-        }
-    });
-    match waiting.await.map_err(ApiError::internal)?? {
+    let mut watched = Watched(Some(rendering));
+    let stage = tokio::time::timeout(Rendering::DEADLINE, receiver).await;
+    let rendering = watched.0.take();
+    let stage = match (stage, rendering) {
+        (Err(_), Some(rendering)) => return Err(refused(rendering.give_up())),
+        (Ok(Ok(stage)), _) => stage?,
+        _ => return Err(ApiError::internal("a render or the tokenizer panicked")),
+    };
+    match stage {
         Stage::Encoded(prompt) => Ok(prompt),
         Stage::Rendered(text) => blocking(front, move |front| tokens(front, text, continues, answer_only)).await,
     }

@@ -56,15 +56,14 @@ struct Load {
 /// Measures and prints.
 pub(super) fn run(args: &Bench, global: &Global, url: &str) -> Result<(), Failure> {
     // One thread: the clients are many, their work is little.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::because("cannot start the runtime", e))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure::because("cannot start the runtime", e))?;
     runtime.block_on(measure(args, global, url))
 }
 
 async fn measure(args: &Bench, global: &Global, url: &str) -> Result<(), Failure> {
-    let missing = || Failure { message: "no API key: make one with `tiger keys create NAME` and set TIGER_API_KEY".into(), code: UNAUTHORIZED };
+    let missing =
+        || Failure { message: "no API key: make one with `tiger keys create NAME` and set TIGER_API_KEY".into(), code: UNAUTHORIZED };
     let key = global.api_key.clone().filter(|key| !key.is_empty()).ok_or_else(missing)?;
     let mut targets = vec![Target::new(url, Api::Tiger { model: args.model.clone(), key })?];
     if let Some(url) = &args.against {
@@ -105,7 +104,8 @@ impl Target {
                 self.server.post("/v1/generate_response", Some(key), &body.to_string())
             }
             Api::Llama => {
-                let body = json!({"prompt": ids(number), "n_predict": 1, "cache_prompt": false, "temperature": 1.0, "samplers": ["temperature"]});
+                let body =
+                    json!({"prompt": ids(number), "n_predict": 1, "cache_prompt": false, "temperature": 1.0, "samplers": ["temperature"]});
                 self.server.post("/completion", None, &body.to_string())
             }
         }

@@ -169,7 +169,10 @@ fn print_table(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<(
     print!("{table}");
     for costs in rows.iter().filter_map(|r| r.costs) {
         let engine::Costs { step_us, draw_us, engine_us } = costs;
-        println!("a token: step {step_us:.1} us, draw {draw_us:.1} us, in the engine {engine_us:.1} us: {:.1} us more", costs.overhead_us());
+        println!(
+            "a token: step {step_us:.1} us, draw {draw_us:.1} us, in the engine {engine_us:.1} us: {:.1} us more",
+            costs.overhead_us()
+        );
     }
     println!("weights {}, peak resident {}", output::bytes(model.bytes()), output::bytes(resident_bytes()));
     Ok(())

@@ -42,7 +42,8 @@ async fn every_sample_and_every_request_is_on_the_disk_after_a_stop() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_requests_instead_of_losing_their_samples() {
     let dir = tempfile::tempdir().expect("folder");
-    let store = Store::open_with(dir.path(), StoreOptions { max_database_pages: Some(120), ..StoreOptions::default() }).await.expect("store");
+    let store =
+        Store::open_with(dir.path(), StoreOptions { max_database_pages: Some(120), ..StoreOptions::default() }).await.expect("store");
     let app = App::with_store(config(dir.path(), &Options::default()), store).await.expect("app");
     let server = Server::of(app).await;
     let mut refused = None;
