@@ -132,6 +132,9 @@ pub struct Serve {
     /// Base that clients find selected [default: Tiger-Nano]
     #[arg(long, value_name = "MODEL")]
     pub default_model: Option<String>,
+    /// Requests of one key per minute; above it they are answered 429
+    #[arg(long, value_name = "N", default_value_t = tiger_server::Limits::default().requests_per_minute, value_parser = clap::value_parser!(u32).range(1..))]
+    pub requests_per_minute: u32,
     /// Send session cookies over HTTPS only (behind a proxy that speaks TLS)
     #[arg(long)]
     pub secure_cookies: bool,
@@ -321,6 +324,12 @@ pub struct Bench {
     /// GGUF file for it: of the same shape and bits, or the comparison means nothing
     #[arg(long, value_name = "FILE", requires = "llama_bench")]
     pub llama_model: Option<PathBuf>,
+    /// Instead of kernels: one-token requests to this running `tiger serve`, for its base named by --model, with the key of --api-key
+    #[arg(long, value_name = "URL", conflicts_with_all = ["text", "llama_bench", "full", "train"])]
+    pub http: Option<String>,
+    /// A running `llama-server` with the same model, to be asked in turns with ours
+    #[arg(long, value_name = "URL", requires = "http")]
+    pub against: Option<String>,
     /// Rounds; medians are printed
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,

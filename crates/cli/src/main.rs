@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         // No runtime beside it: two pools on two cores would measure each other.
-        Command::Bench(bench) => return bench::run(&bench, args.global.json),
+        Command::Bench(bench) => return bench::run(&bench, &args.global),
         Command::Completions { shell } => {
             let mut command = <Args as clap::CommandFactory>::command();
             clap_complete::generate(shell, &mut command, "tiger", &mut std::io::stdout());

@@ -23,6 +23,7 @@ pub async fn run(global: &Global, args: Serve) -> Result<(), Failure> {
     config.precision = args.precision.into();
     config.kv_type = args.kv_cache.map(Into::into);
     config.engine = home::engine_config(args.threads, args.memory)?;
+    config.limits.requests_per_minute = args.requests_per_minute;
     config.secure_cookies = args.secure_cookies;
     let listener = TcpListener::bind((args.host, args.port)).await.map_err(|e| Failure {
         code: CONFLICT,

@@ -11,12 +11,13 @@ mod strftime;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use minijinja::{Environment, ErrorKind, Value};
 
 use crate::error::{FormatError, quoted};
 use crate::fields::{Fields, parse_object, read_optional};
-use isolate::{Hanging, isolated};
+use isolate::{Running, Threads, begin, isolated};
 
 /// Longest template source, bytes; the longest published ones have about 20 kB.
 pub const MAX_TEMPLATE_BYTES: u64 = 128 << 10;
@@ -86,6 +87,21 @@ pub struct Render {
     pub now_unix_s: i64,
 }
 
+/// A render that goes on in another thread.
+pub struct Rendering(Running);
+
+impl Rendering {
+    /// How long to wait for it.
+    pub const DEADLINE: Duration = isolate::DEADLINE;
+
+    /// Ends the waiting, after [`Rendering::DEADLINE`]: until the render comes to its end its template refuses others. Returns what to
+    /// tell the caller.
+    pub fn give_up(self) -> FormatError {
+        self.0.give_up();
+        run_error(isolate::TOO_LONG)
+    }
+}
+
 /// A prompt and the response that follows it, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptParts {
@@ -100,7 +116,7 @@ pub struct ChatTemplate {
     env: Environment<'static>,
     mentions_content: bool,
     special_tokens: BTreeMap<&'static str, String>,
-    hanging: Hanging,
+    threads: Threads,
 }
 
 impl std::fmt::Debug for ChatTemplate {
@@ -152,13 +168,13 @@ impl ChatTemplate {
             return Err(FormatError::invalid(file, "chat_template", problem));
         }
         scan::check(source).map_err(|problem| FormatError::invalid(file, "chat_template", problem))?;
-        let hanging = Hanging::default();
+        let threads = Threads::default();
         let text = source.to_owned();
         let steps = BASE_STEPS + source.len() as u64 * STEPS_PER_SOURCE_BYTE;
-        let env = isolated(&hanging, steps, move || env::environment(&text).map_err(|e| format!("does not compile: {e}")))
+        let env = isolated(&threads, steps, move || env::environment(&text).map_err(|e| format!("does not compile: {e}")))
             .unwrap_or_else(|problem| Err(problem.to_owned()))
             .map_err(|problem| FormatError::invalid(file, "chat_template", problem))?;
-        Ok(Self { env, mentions_content: source.contains("content"), special_tokens, hanging })
+        Ok(Self { env, mentions_content: source.contains("content"), special_tokens, threads })
     }
 
     /// A special token's string by its name, such as `eos_token`.
@@ -168,27 +184,48 @@ impl ChatTemplate {
 
     /// The text of a conversation. [`FormatError::TemplateRaised`] when the template refuses the messages.
     pub fn render(&self, messages: &[Message], how: &Render) -> Result<String, FormatError> {
-        if how.ending != Ending::ContinueFinal {
-            return self.run(messages, how);
+        let (steps, render) = self.prepare(messages, how)?;
+        isolated(&self.threads, steps, render).unwrap_or_else(|problem| Err(run_error(problem)))
+    }
+
+    /// [`ChatTemplate::render`] for callers that must not block: `done` gets the text, in another thread, with a stack as large as the
+    /// render's. Where `done` is dropped uncalled, the template engine failed.
+    pub fn render_then(
+        &self,
+        messages: &[Message],
+        how: &Render,
+        done: impl FnOnce(Result<String, FormatError>) + Send + 'static,
+    ) -> Result<Rendering, FormatError> {
+        let (steps, render) = self.prepare(messages, how)?;
+        begin(&self.threads, steps, move || done(render())).map(Rendering).map_err(run_error)
+    }
+
+    /// The steps of a render, and the render itself.
+    fn prepare(
+        &self,
+        messages: &[Message],
+        how: &Render,
+    ) -> Result<(u64, impl FnOnce() -> Result<String, FormatError> + Send + 'static + use<>), FormatError> {
+        let mut marked = None;
+        if how.ending == Ending::ContinueFinal {
+            let mut messages = messages.to_vec();
+            let last = match messages.last_mut() {
+                Some(last) if self.mentions_content => last,
+                _ => return Err(cannot_continue("there is no message that it shows")),
+            };
+            let text = env::py_trim(&last.content).to_owned();
+            last.content.push_str(CONTINUE_MARK);
+            marked = Some((messages, text));
         }
-        let mut marked = messages.to_vec();
-        let last = match marked.last_mut() {
-            Some(last) if self.mentions_content => last,
-            _ => return Err(cannot_continue("there is no message that it shows")),
+        let (steps, run) = self.run(marked.as_ref().map_or(messages, |(messages, _)| messages), how);
+        let finish = move || {
+            let rendered = run()?;
+            match marked {
+                Some((_, text)) => until_mark(rendered, &text),
+                None => Ok(rendered),
+            }
         };
-        let text = env::py_trim(&last.content).to_owned();
-        last.content.push_str(CONTINUE_MARK);
-        let mut rendered = self.run(&marked, how)?;
-        let at = match rendered.rfind(CONTINUE_MARK.trim_end()) {
-            Some(at) if rendered.contains(&text) => at,
-            _ => return Err(cannot_continue("it changes the text of the last message")),
-        };
-        let keeps_spaces = rendered[at..].starts_with(CONTINUE_MARK);
-        rendered.truncate(at);
-        if !keeps_spaces {
-            rendered.truncate(env::py_trim_end(&rendered).len());
-        }
-        Ok(rendered)
+        Ok((steps, finish))
     }
 
     /// Prompt and response of a finished turn, split exactly where generation would have begun.
@@ -219,7 +256,7 @@ impl ChatTemplate {
         end.ok_or_else(|| cannot_continue("it changes the text of the last message"))
     }
 
-    fn run(&self, messages: &[Message], how: &Render) -> Result<String, FormatError> {
+    fn run(&self, messages: &[Message], how: &Render) -> (u64, impl FnOnce() -> Result<String, FormatError> + Send + 'static + use<>) {
         let input_bytes: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
         let steps = BASE_STEPS + messages.len() as u64 * STEPS_PER_MESSAGE + input_bytes as u64 / INPUT_BYTES_PER_STEP;
         let steps = steps.min(MAX_STEPS);
@@ -236,8 +273,22 @@ impl ChatTemplate {
         env.add_function("strftime_now", move |format: &str| strftime::strftime(format, now_unix_s));
         let limit_bytes = input_bytes.saturating_mul(MAX_RENDER_COPIES).saturating_add(MAX_RENDER_EXTRA_BYTES);
         let context = Value::from(context);
-        isolated(&self.hanging, steps, move || write_out(&env, context, limit_bytes)).unwrap_or_else(|problem| Err(run_error(problem)))
+        (steps, move || write_out(&env, context, limit_bytes))
     }
+}
+
+/// What was rendered before the mark behind the last message, which says `text`.
+fn until_mark(mut rendered: String, text: &str) -> Result<String, FormatError> {
+    let at = match rendered.rfind(CONTINUE_MARK.trim_end()) {
+        Some(at) if rendered.contains(text) => at,
+        _ => return Err(cannot_continue("it changes the text of the last message")),
+    };
+    let keeps_spaces = rendered[at..].starts_with(CONTINUE_MARK);
+    rendered.truncate(at);
+    if !keeps_spaces {
+        rendered.truncate(env::py_trim_end(&rendered).len());
+    }
+    Ok(rendered)
 }
 
 /// Renders into at most `limit_bytes`.

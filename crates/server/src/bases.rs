@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use tiger_engine::BaseId;
 use tiger_formats::{Architecture, ChatTemplate, GenerationConfig, ModelConfig, TokEnv, Tokenizer};
@@ -126,6 +127,9 @@ fn template_mentions_thinking(dir: &Path) -> bool {
     })
 }
 
+/// A request asks several times whether its base's folder is still there; the disk is asked once in this time.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// One base model.
 #[derive(Debug)]
 pub struct Base {
@@ -137,7 +141,8 @@ pub struct Base {
     pub description: String,
     dirs: Vec<PathBuf>,
     known: Option<usize>,
-    facts: Mutex<Option<Arc<Facts>>>,
+    /// With the time when the folder was last there.
+    facts: Mutex<Option<(Arc<Facts>, Instant)>>,
     front: OnceCell<Arc<Front>>,
 }
 
@@ -175,13 +180,16 @@ impl Base {
 
     /// Small facts; an error is 503.
     pub fn facts(&self) -> Result<Arc<Facts>, ApiError> {
-        let dir = self.dir().ok_or_else(|| self.not_downloaded())?;
         let mut cached = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(facts) = &*cached {
+        if let Some((facts, _)) = cached.as_ref().filter(|(_, seen)| seen.elapsed() < LOOK_EVERY) {
             return Ok(Arc::clone(facts));
         }
-        let facts = Arc::new(read_facts(dir).map_err(|problem| self.broken(&problem))?);
-        *cached = Some(Arc::clone(&facts));
+        let dir = self.dir().ok_or_else(|| self.not_downloaded())?;
+        let facts = match cached.take() {
+            Some((facts, _)) => facts,
+            None => Arc::new(read_facts(dir).map_err(|problem| self.broken(&problem))?),
+        };
+        *cached = Some((Arc::clone(&facts), Instant::now()));
         Ok(facts)
     }
 
@@ -193,6 +201,9 @@ impl Base {
     /// Tokenizer and template, loaded on first use.
     pub async fn front(self: &Arc<Base>) -> Result<Arc<Front>, ApiError> {
         let facts = self.facts()?;
+        if let Some(front) = self.front.get() {
+            return Ok(Arc::clone(front));
+        }
         let dir = self.dir().ok_or_else(|| self.not_downloaded())?.to_path_buf();
         let made = self.front.get_or_try_init(|| async move {
             let opened = tokio::task::spawn_blocking(move || Front::open(&dir, &facts)).await.map_err(ApiError::internal)?;

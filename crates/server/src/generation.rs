@@ -84,8 +84,7 @@ impl Plan {
         }
         let front = base.front().await?;
         let constraint = constraint(&front, &self.format).await?;
-        let (messages, now, answer_only) = (self.messages.clone(), app.config().clock.unix_s(), constraint.is_some());
-        let prompt = prompt::blocking(Arc::clone(&front), move |front| prompt::encode_prompt(front, &messages, now, answer_only)).await?;
+        let prompt = prompt::prompt(Arc::clone(&front), &self.messages, app.config().clock.unix_s(), constraint.is_some()).await?;
         let max_tokens = self.room(&prompt)?;
         let request = EngineRequest {
             base: base.engine_id(),

@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 
-use tiger_formats::template::{Ending, Message as TemplateMessage, Render};
+use tiger_formats::template::{Ending, Message as TemplateMessage, Render, Rendering};
 use tiger_formats::{ChatTemplate, FormatError};
 use tiger_wire::{ErrorCode, Message, Role};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use crate::bases::{Front, THINK_CLOSE, THINK_OPEN};
 use crate::error::ApiError;
+use crate::limits::SHORT_PROMPT_BYTES;
 
 /// Ends a thought at once, where an answer without thinking is asked for.
 const NO_THOUGHT: &str = "\n</think>\n\n";
@@ -53,12 +56,71 @@ pub fn check_ends_with_user(messages: &[Message], param: &str) -> Result<(), Api
     }
 }
 
-/// Renders and encodes; with `answer_only` a thought that the prompt opens is closed at once.
-pub fn encode_prompt(front: &Front, messages: &[Message], now_unix_s: i64, answer_only: bool) -> Result<Prompt, ApiError> {
-    let template = template(front)?;
+/// Renders and encodes, and blocks meanwhile.
+pub fn encode_prompt(front: &Front, messages: &[Message], now_unix_s: i64) -> Result<Prompt, ApiError> {
+    let ending = ending(messages);
+    let text = template(front)?.render(&convert(messages), &Render { ending, now_unix_s }).map_err(refused)?;
+    tokens(front, text, ending == Ending::ContinueFinal, false)
+}
+
+/// How far the template's own thread brought a prompt.
+enum Stage {
+    Rendered(String),
+    Encoded(Prompt),
+}
+
+/// A render that somebody waits for. A caller that leaves must not leave one behind that nobody counts if it hangs.
+struct Watched(Option<Rendering>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let (Some(rendering), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(async move {
+                tokio::time::sleep(Rendering::DEADLINE).await;
+                rendering.give_up();
+            });
+        }
+    }
+}
+
+/// Renders and encodes off the async threads; a short prompt by one hand-over to the template's own thread and one back. With
+/// `answer_only` a thought that the prompt opens is closed at once.
+pub async fn prompt(front: Arc<Front>, messages: &[Message], now_unix_s: i64, answer_only: bool) -> Result<Prompt, ApiError> {
+    let ending = ending(messages);
+    let continues = ending == Ending::ContinueFinal;
+    let (sender, receiver) = oneshot::channel();
+    let their_front = Arc::clone(&front);
+    let done = move |text: Result<String, FormatError>| {
+        let stage = text.map_err(refused).and_then(|text| {
+            // The template's time is limited, the tokenizer's must not count.
+            let short = text.len() <= SHORT_PROMPT_BYTES;
+            if short { tokens(&their_front, text, continues, answer_only).map(Stage::Encoded) } else { Ok(Stage::Rendered(text)) }
+        });
+        // A caller that is gone needs no prompt.
+        let _ = sender.send(stage);
+    };
+    let rendering = template(&front)?.render_then(&convert(messages), &Render { ending, now_unix_s }, done).map_err(refused)?;
+    let mut watched = Watched(Some(rendering));
+    let stage = tokio::time::timeout(Rendering::DEADLINE, receiver).await;
+    let rendering = watched.0.take();
+    let stage = match (stage, rendering) {
+        (Err(_), Some(rendering)) => return Err(refused(rendering.give_up())),
+        (Ok(Ok(stage)), _) => stage?,
+        _ => return Err(ApiError::internal("a render or the tokenizer panicked")),
+    };
+    match stage {
+        Stage::Encoded(prompt) => Ok(prompt),
+        Stage::Rendered(text) => blocking(front, move |front| tokens(front, text, continues, answer_only)).await,
+    }
+}
+
+fn ending(messages: &[Message]) -> Ending {
     let continues = messages.last().is_some_and(|message| message.role == Role::Assistant);
-    let ending = if continues { Ending::ContinueFinal } else { Ending::GenerationPrompt };
-    let mut text = template.render(&convert(messages), &Render { ending, now_unix_s }).map_err(refused)?;
+    if continues { Ending::ContinueFinal } else { Ending::GenerationPrompt }
+}
+
+/// A rendered prompt in tokens.
+fn tokens(front: &Front, mut text: String, continues: bool, answer_only: bool) -> Result<Prompt, ApiError> {
     let mut opens_thought = front.reasoning && in_thought(&text, continues);
     if opens_thought && answer_only {
         text.truncate(text.trim_end().len());

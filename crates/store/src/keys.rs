@@ -98,20 +98,28 @@ impl Store {
         let update = sqlx::query("UPDATE api_key SET revoked = coalesce(revoked, ?) WHERE id = ? AND account = ?");
         let done = update.bind(w.now).bind(key).bind(account).execute(&mut *w.tx).await?;
         w.commit().await?;
+        // After the commit: what another process's server looks up from now on is what it finds.
+        self.inner.known_keys.forget_all()?;
         if done.rows_affected() == 1 { Ok(()) } else { Err(Error::NotFound("the API key")) }
     }
 
-    /// Whose key a secret is, or `None` for an unknown or revoked one. Secrets are compared as hashes, in constant time.
+    /// Whose key a secret is, or `None` for an unknown or revoked one. Secrets are compared as hashes, in constant time. A key that was
+    /// found is remembered for some seconds; a revocation, by whichever process, makes all be forgotten.
     pub async fn authenticate(&self, secret: &str) -> Result<Option<Authenticated>> {
         if secret.len() != SECRET_CHARS || !secret.starts_with(MARK) || !secret.is_ascii() {
             return Ok(None);
+        }
+        let hash = secret_sha256(secret);
+        // Counted before the look: a revocation in between is noticed at the next request.
+        let revocations = self.inner.known_keys.revocations();
+        if let Some(known) = self.inner.known_keys.get(&hash, revocations) {
+            return Ok(Some(known));
         }
         let query = sqlx::query_as(
             "SELECT id, account, secret_sha256, last_used, unixepoch('subsec') + ? FROM api_key WHERE prefix = ? AND revoked IS NULL",
         );
         let query = query.bind(self.inner.options.clock_offset_s).bind(&secret[..MARK.len() + PREFIX_CHARS]);
         let candidates: Vec<Candidate> = query.fetch_all(self.readers()).await?;
-        let hash = secret_sha256(secret);
         let found = candidates.into_iter().find(|(_, _, stored, _, _)| constant_time_eq(stored, &hash));
         let Some((key, account, _, last_used, now)) = found else { return Ok(None) };
         if last_used.is_none_or(|used| now - used >= LAST_USED_EVERY_S) {
@@ -120,7 +128,9 @@ impl Store {
                 tracing::warn!(%error, "the last use of an API key could not be noted");
             }
         }
-        Ok(Some(Authenticated { account, key }))
+        let found = Authenticated { account, key };
+        self.inner.known_keys.insert(hash, revocations, found);
+        Ok(Some(found))
     }
 
     async fn note_use(&self, key: KeyId) -> Result<()> {

@@ -12,6 +12,7 @@ mod blobs;
 mod error;
 mod integrity;
 mod keys;
+mod known_keys;
 mod models;
 mod open;
 mod revisions;

@@ -1,6 +1,7 @@
 //! Opening a data directory: the lock that keeps two servers apart, the options of tests and operators, the named failure points.
 
 use crate::blobs::Blobs;
+use crate::known_keys::KnownKeys;
 use crate::schema::{Database, Write};
 use crate::{Error, Result, secret};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -81,6 +82,7 @@ pub(crate) struct Inner {
     /// The trainings of this process that somebody still wants.
     pub(crate) live: crate::trains::LiveSet,
     pub(crate) hashing: Arc<Semaphore>,
+    pub(crate) known_keys: KnownKeys,
     /// Held (never read) while this process owns the directory; `None` in a shared handle.
     lock: Option<File>,
 }
@@ -134,9 +136,8 @@ impl Store {
         let blobs = Blobs::open(&dir.join("blobs"), lock.is_some(), &options)?;
         let instance = secret::random_name()?;
         let hashing = Arc::new(Semaphore::new(PASSWORD_HASHES_AT_ONCE));
-        Ok(Self {
-            inner: Arc::new(Inner { dir, db, blobs, options, instance, queue: Arc::default(), live: Arc::default(), hashing, lock }),
-        })
+        let (known_keys, queue, live) = (KnownKeys::new(&dir), Arc::default(), Arc::default());
+        Ok(Self { inner: Arc::new(Inner { dir, db, blobs, options, instance, queue, live, hashing, known_keys, lock }) })
     }
 
     /// Closes the database after the writes under way, so that its file is complete without its log. The directory's lock goes

@@ -2,11 +2,15 @@
 //! model: tokens and log-probs are numbers to it.
 
 use crate::{AccountId, ModelKey, Result, Store};
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row as _};
+use std::borrow::Borrow;
 
 /// Life of a sample, in seconds: the contract's 24 hours.
 pub const SAMPLE_TTL_S: f64 = 86_400.0;
+
+/// Rows of one statement: handing a statement to the database's thread and back costs more than a row.
+const ROWS_PER_INSERT: usize = 64;
 
 /// A sampled response to be kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,19 +53,25 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] when a sample has not as many log-probs as tokens.
-    pub async fn insert_samples(&self, samples: &[NewSample]) -> Result<()> {
+    pub async fn insert_samples<S: Borrow<NewSample>>(&self, samples: &[S]) -> Result<()> {
+        if samples.iter().map(S::borrow).any(|sample| sample.tokens.len() != sample.logprobs.len()) {
+            return Err(crate::Error::invalid("logprobs", "must be as many as tokens"));
+        }
         let mut w = self.write().await?;
-        for sample in samples {
-            if sample.tokens.len() != sample.logprobs.len() {
-                return Err(crate::Error::invalid("logprobs", "must be as many as tokens"));
-            }
-            let tokens: Vec<u8> = sample.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-            let logprobs: Vec<u8> = sample.logprobs.iter().flat_map(|logprob| logprob.to_le_bytes()).collect();
-            let insert = "INSERT INTO sample (response_id, account, model, base_model, revision, blob_sha256, prompt_sha256, tokens, logprobs, finish, text, expires)
-                          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-            let insert = sqlx::query(insert).bind(&sample.response_id).bind(sample.account).bind(sample.model).bind(&sample.base_model);
-            let insert = insert.bind(sample.revision).bind(&sample.blob_sha256).bind(&sample.prompt_sha256).bind(tokens).bind(logprobs);
-            insert.bind(&sample.finish).bind(&sample.text).bind(w.now + SAMPLE_TTL_S).execute(&mut *w.tx).await?;
+        let expires = w.now + SAMPLE_TTL_S;
+        for some in samples.chunks(ROWS_PER_INSERT) {
+            let mut insert = QueryBuilder::new(
+                "INSERT INTO sample (response_id, account, model, base_model, revision, blob_sha256, prompt_sha256, tokens, logprobs, finish, text, expires) ",
+            );
+            insert.push_values(some.iter().map(S::borrow), |mut row, sample: &NewSample| {
+                let tokens: Vec<u8> = sample.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+                let logprobs: Vec<u8> = sample.logprobs.iter().flat_map(|logprob| logprob.to_le_bytes()).collect();
+                row.push_bind(sample.response_id.as_str()).push_bind(sample.account).push_bind(sample.model);
+                row.push_bind(sample.base_model.as_str()).push_bind(sample.revision).push_bind(sample.blob_sha256.as_deref());
+                row.push_bind(sample.prompt_sha256.as_str()).push_bind(tokens).push_bind(logprobs);
+                row.push_bind(sample.finish.as_str()).push_bind(sample.text.as_str()).push_bind(expires);
+            });
+            insert.build().execute(&mut *w.tx).await?;
         }
         w.commit().await
     }

@@ -2,6 +2,7 @@
 //! binary is given. Numbers only, no judgement. Knows no kernel and no scheduling: the engine's cost per token is measured elsewhere.
 
 mod engine;
+mod http;
 mod llama;
 mod quality;
 mod sampling;
@@ -15,7 +16,7 @@ use tiger_kernels::Cpu;
 use tiger_kernels::cpu::limits;
 use tiger_model::{Model, Precision};
 
-use crate::args::Bench;
+use crate::args::{Bench, Global};
 use crate::failure::Failure;
 use crate::output;
 use crate::table::Table;
@@ -75,16 +76,22 @@ pub(crate) struct Row {
     work: Work,
     tokens_per_s: f64,
     /// What the machine did, and what it can do. For a cached prompt: its time, and that of the whole; for the engine: the time of a bare
-    /// step, and of one in the engine.
+    /// step and draw, and of both in the engine.
     reached: f64,
     limit: f64,
     unit: &'static str,
     /// Tokens/s of llama.cpp in the same round.
     theirs: Option<f64>,
+    /// What the engine's token is made of.
+    costs: Option<engine::Costs>,
 }
 
 /// Measures and prints.
-pub fn run(args: &Bench, json: bool) -> Result<(), Failure> {
+pub fn run(args: &Bench, global: &Global) -> Result<(), Failure> {
+    let json = global.json;
+    if let Some(url) = &args.http {
+        return http::run(args, global, url);
+    }
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
     let cpu = Cpu::new(threads, None);
     if let Some(text) = &args.text {
@@ -130,6 +137,8 @@ fn print_json(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<()
             json!({
                 "what": r.work.name(), "tokens_per_s": r.tokens_per_s, "reached": r.reached, "limit": r.limit, "unit": r.unit,
                 "share": r.reached / r.limit, "llama_tokens_per_s": r.theirs, "ratio": r.theirs.map(|theirs| r.tokens_per_s / theirs),
+                "step_us": r.costs.map(|c| c.step_us), "draw_us": r.costs.map(|c| c.draw_us),
+                "engine_overhead_us": r.costs.map(|c| c.overhead_us()),
             })
         })
         .collect();
@@ -163,6 +172,13 @@ fn print_table(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<(
         table.row(cells);
     }
     print!("{table}");
+    for costs in rows.iter().filter_map(|r| r.costs) {
+        let engine::Costs { step_us, draw_us, engine_us } = costs;
+        println!(
+            "a token: step {step_us:.1} us, draw {draw_us:.1} us, in the engine {engine_us:.1} us: {:.1} us more",
+            costs.overhead_us()
+        );
+    }
     println!("weights {}, peak resident {}", output::bytes(model.bytes()), output::bytes(resident_bytes()));
     Ok(())
 }
@@ -179,6 +195,7 @@ fn measure(cpu: &Cpu, model: &Arc<Model>, sampling: &mut Sampling<'_>, work: Wor
         limit,
         unit,
         theirs: None,
+        costs: None,
     };
     Ok(match work {
         Work::Prefill(tokens) => {
@@ -205,12 +222,20 @@ fn measure(cpu: &Cpu, model: &Arc<Model>, sampling: &mut Sampling<'_>, work: Wor
         }
         Work::Cached(tokens) => {
             let [whole, last] = sampling.cached(cpu, tokens);
-            Row { work, tokens_per_s: 1.0 / last, reached: 1e3 * last, limit: 1e3 * whole, unit: "ms", theirs: None }
+            Row { work, tokens_per_s: 1.0 / last, reached: 1e3 * last, limit: 1e3 * whole, unit: "ms", theirs: None, costs: None }
         }
         Work::Engine => {
-            let bare = sampling.decode(cpu, 1, 0, engine::MIDDLE) / sampling::DECODED as f64;
-            let whole = engine::seconds_per_token(model, cpu.threads())?;
-            Row { work, tokens_per_s: 1.0 / whole, reached: 1e6 * bare, limit: 1e6 * whole, unit: "us", theirs: None }
+            let costs = engine::costs(cpu, model)?;
+            let bare_us = costs.step_us + costs.draw_us;
+            Row {
+                work,
+                tokens_per_s: 1e6 / costs.engine_us,
+                reached: bare_us,
+                limit: costs.engine_us,
+                unit: "us",
+                theirs: None,
+                costs: Some(costs),
+            }
         }
         Work::Train(checkpointed) => {
             let seconds = training::seconds(cpu, model, checkpointed);

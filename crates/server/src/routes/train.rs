@@ -257,7 +257,10 @@ async fn resolve(app: &App, caller: Caller, row: &ModelRow, (groups, batch): (&[
                 continue;
             };
             let param = format!("{}[{at}].response_id", path(batch, index, "responses"));
-            let found = app.store().sample(caller.account, id).await?.map(|found| found.sample);
+            let found = match app.recorder()?.sample(caller.account, id) {
+                Some(unwritten) => Some(unwritten),
+                None => app.store().sample(caller.account, id).await?.map(|found| found.sample),
+            };
             let Some(sample) = found else {
                 let message =
                     format!("`{param}`: {} is unknown or older than 24 hours; generate again, or give the text as `content`", quoted(id));
@@ -295,7 +298,7 @@ fn encode(
     let mut total = 0;
     for (index, (group, samples)) in groups.iter().zip(samples).enumerate() {
         let messages = path(limits.batch, index, "messages");
-        let prompt = prompt::encode_prompt(front, &group.messages, now, false).map_err(|error| error.param(messages))?.tokens;
+        let prompt = prompt::encode_prompt(front, &group.messages, now).map_err(|error| error.param(messages))?.tokens;
         let sha256 = prompt_sha256(&prompt);
         let mut responses = Vec::with_capacity(samples.len());
         for (at, (response, sample)) in group.responses.iter().zip(samples).enumerate() {

@@ -23,7 +23,7 @@ pub struct Server {
     pub data: PathBuf,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
-    _dir: TempDir,
+    _dir: Option<TempDir>,
 }
 
 /// How a test's server differs from the usual one.
@@ -62,6 +62,12 @@ impl Server {
         let data = dir.path().join("data");
         std::fs::create_dir_all(&data).expect("data folder");
         let app = App::open(config(&data, &options)).await.expect("app");
+        Server { _dir: Some(dir), ..Server::of(app).await }
+    }
+
+    /// Serves an app that the test opened, in a folder that the test keeps.
+    pub async fn of(app: App) -> Server {
+        let data = app.config().data_dir.clone();
         let owner = app.store().ensure_owner().await.expect("owner");
         let key = app.store().create_key(owner.id, "test").await.expect("key").secret;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
@@ -73,7 +79,7 @@ impl Server {
             serve(listener, serving, shutdown).await.expect("serve");
         });
         let client = Client::builder().timeout(Duration::from_secs(120)).build().expect("client");
-        Server { app, address, client, key, account: owner.id, data, stop: Some(stop), task: Some(task), _dir: dir }
+        Server { app, address, client, key, account: owner.id, data, stop: Some(stop), task: Some(task), _dir: None }
     }
 
     /// Asks the server to stop; it drains.

@@ -9,5 +9,6 @@ mod load;
 mod models;
 mod openapi;
 mod packed;
+mod recording;
 mod stop;
 mod train;

@@ -1,7 +1,7 @@
 //! API keys.
 
 use crate::common::world;
-use tiger_store::{Error, KeyId, Options};
+use tiger_store::{Error, KeyId, Options, Store};
 
 #[tokio::test]
 async fn a_key_opens_its_account_until_it_is_revoked() {
@@ -29,6 +29,26 @@ async fn a_key_opens_its_account_until_it_is_revoked() {
     let list = w.store.keys(w.owner).await.unwrap();
     let list: Vec<_> = list.iter().map(|row| (row.name.as_str(), row.revoked.is_some(), row.last_used.is_some())).collect();
     assert_eq!(list, [("server", false, true), ("laptop", true, true)]);
+}
+
+/// The server remembers keys that it has just seen; `tiger keys revoke` runs beside it.
+#[tokio::test]
+async fn a_key_revoked_through_another_handle_opens_nothing_at_once() {
+    let w = world().await;
+    let (key, other) = (w.store.create_key(w.owner, "a").await.unwrap(), w.store.create_key(w.owner, "b").await.unwrap());
+    let beside = Store::open_shared(w.dir()).await.unwrap();
+    for _ in 0..3 {
+        assert!(w.store.authenticate(&key.secret).await.unwrap().is_some());
+        assert!(w.store.authenticate(&other.secret).await.unwrap().is_some());
+    }
+    beside.revoke_key(w.owner, key.row.id).await.unwrap();
+    assert!(w.store.authenticate(&key.secret).await.unwrap().is_none());
+    assert!(w.store.authenticate(&other.secret).await.unwrap().is_some());
+    w.store.revoke_key(w.owner, other.row.id).await.unwrap();
+    assert!(w.store.authenticate(&other.secret).await.unwrap().is_none());
+    let third = beside.create_key(w.owner, "c").await.unwrap();
+    assert!(w.store.authenticate(&third.secret).await.unwrap().is_some());
+    beside.close().await;
 }
 
 #[tokio::test]
