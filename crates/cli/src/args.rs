@@ -111,6 +111,9 @@ pub struct Serve {
     /// Base that clients find selected [default: Tiger-Nano]
     #[arg(long, value_name = "MODEL")]
     pub default_model: Option<String>,
+    /// Do not compute likely continuations ahead; answers are the same either way
+    #[arg(long)]
+    pub no_speculation: bool,
     /// Send session cookies over HTTPS only (behind a proxy that speaks TLS)
     #[arg(long)]
     pub secure_cookies: bool,
@@ -285,7 +288,7 @@ pub struct Bench {
     /// Measure training too: LoRA rank 16, 8 sequences of 256 tokens
     #[arg(long)]
     pub train: bool,
-    /// Measure more: a longer prompt, many streams, adapters, a long context, a cached prompt
+    /// Measure more: a longer prompt, many streams, adapters, a long context, a cached prompt, drafts
     #[arg(long)]
     pub full: bool,
     /// Instead of time: how far this precision of a checkpoint is from bf16 on this text (KL, perplexity)

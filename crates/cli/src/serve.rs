@@ -22,6 +22,9 @@ pub async fn run(global: &Global, args: Serve) -> Result<(), Failure> {
     config.preload = args.preload;
     config.precision = args.precision.into();
     config.engine = home::engine_config(args.threads, args.memory)?;
+    if args.no_speculation {
+        config.engine.speculation = tiger_engine::Speculation::Off;
+    }
     config.secure_cookies = args.secure_cookies;
     let listener = TcpListener::bind((args.host, args.port)).await.map_err(|e| Failure {
         code: CONFLICT,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tiger_engine::{AdapterId, BaseId, Config, Engine, Event, GenerateRequest, Progress, Sampling, Source};
+use tiger_engine::{AdapterId, BaseId, Config, Engine, Event, GenerateRequest, Progress, Sampling, Source, Speculation};
 use tiger_model::{Adapter, Model};
 
 use crate::failure::Failure;
@@ -34,8 +34,6 @@ impl Source for Ready {
 
 /// Seconds per token of one stream at temperature 1, from the first token to the last.
 pub(super) fn seconds_per_token(model: &Arc<Model>, threads: usize) -> Result<f64, Failure> {
-    let config = Config { threads, memory_budget_bytes: u64::MAX / 2, kv_bytes: 256 << 20, ..Config::default() };
-    let engine = Engine::start(config, Arc::new(Ready(model.clone())));
     let vocab = model.architecture().vocab as u32;
     let request = GenerateRequest {
         base: BaseId("bench".into()),
@@ -48,6 +46,13 @@ pub(super) fn seconds_per_token(model: &Arc<Model>, threads: usize) -> Result<f6
         end_tokens: Vec::new(),
         constraint: None,
     };
+    timed(model, threads, Speculation::Off, request)
+}
+
+/// Seconds per token of one request, from its first token to its last.
+pub(super) fn timed(model: &Arc<Model>, threads: usize, speculation: Speculation, request: GenerateRequest) -> Result<f64, Failure> {
+    let config = Config { threads, memory_budget_bytes: u64::MAX / 2, kv_bytes: 256 << 20, speculation, ..Config::default() };
+    let engine = Engine::start(config, Arc::new(Ready(model.clone())));
     let mut generation = engine.handle().generate(request).map_err(|e| Failure::because("the engine refused", e))?;
     let (mut first, mut tokens) = (None, 0);
     while let Some(event) = generation.events.blocking_recv() {

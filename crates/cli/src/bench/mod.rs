@@ -6,6 +6,7 @@ mod llama;
 mod quality;
 mod sampling;
 mod shape;
+mod speculation;
 mod training;
 
 use std::sync::Arc;
@@ -35,13 +36,15 @@ pub(crate) enum Work {
     Cached(usize),
     /// A stream through the whole engine, against the same steps done bare.
     Engine,
+    /// Answers through the whole engine with drafts, against the same without.
+    Drafts(speculation::Answer),
     /// A step of training; true: only layer inputs are kept.
     Train(bool),
 }
 
 /// What `tiger bench` always measures, and what `--full` adds.
 const SHORT: [Work; 2] = [Work::Prefill(512), Work::Decode { streams: 1, adapters: 0 }];
-const FULL: [Work; 9] = [
+const FULL: [Work; 12] = [
     Work::Prefill(2048),
     Work::Decode { streams: 8, adapters: 0 },
     Work::Decode { streams: 8, adapters: 4 },
@@ -51,6 +54,9 @@ const FULL: [Work; 9] = [
     Work::Context(8192),
     Work::Cached(4096),
     Work::Engine,
+    Work::Drafts(speculation::Answer::Copy),
+    Work::Drafts(speculation::Answer::Traps),
+    Work::Drafts(speculation::Answer::New),
 ];
 
 impl Work {
@@ -63,6 +69,7 @@ impl Work {
             Self::Context(tokens) => format!("decode behind {tokens} tokens"),
             Self::Cached(tokens) => format!("first token, {tokens} cached"),
             Self::Engine => "engine, 1 stream".into(),
+            Self::Drafts(answer) => answer.name().into(),
             Self::Train(false) => format!("train {} × {}", training::SEQUENCES, training::SEQUENCE),
             Self::Train(true) => "train, checkpointed".into(),
         }
@@ -75,7 +82,7 @@ pub(crate) struct Row {
     work: Work,
     tokens_per_s: f64,
     /// What the machine did, and what it can do. For a cached prompt: its time, and that of the whole; for the engine: the time of a bare
-    /// step, and of one in the engine.
+    /// step, and of one in the engine; for drafts: the time of a token with them, and without.
     reached: f64,
     limit: f64,
     unit: &'static str,
@@ -206,6 +213,10 @@ fn measure(cpu: &Cpu, model: &Arc<Model>, sampling: &mut Sampling<'_>, work: Wor
             let bare = sampling.decode(cpu, 1, 0, engine::MIDDLE) / sampling::DECODED as f64;
             let whole = engine::seconds_per_token(model, cpu.threads())?;
             Row { work, tokens_per_s: 1.0 / whole, reached: 1e6 * bare, limit: 1e6 * whole, unit: "us", theirs: None }
+        }
+        Work::Drafts(answer) => {
+            let [with, without] = speculation::seconds_per_token(model, cpu.threads(), answer)?;
+            Row { work, tokens_per_s: 1.0 / with, reached: 1e6 * with, limit: 1e6 * without, unit: "us", theirs: None }
         }
         Work::Train(checkpointed) => {
             let seconds = training::seconds(cpu, model, checkpointed);
