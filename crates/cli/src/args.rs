@@ -291,6 +291,9 @@ pub struct Bench {
     /// Measure more: a longer prompt, many streams, adapters, a long context, a cached prompt, drafts
     #[arg(long)]
     pub full: bool,
+    /// Measure only answers with drafts of likely tokens beside the same without
+    #[arg(long, conflicts_with = "full")]
+    pub speculation: bool,
     /// Instead of time: how far this precision of a checkpoint is from bf16 on this text (KL, perplexity)
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,

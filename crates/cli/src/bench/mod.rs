@@ -22,6 +22,7 @@ use crate::output;
 use crate::table::Table;
 use llama::Llama;
 use sampling::Sampling;
+use speculation::Answer;
 
 /// One thing to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,14 +38,14 @@ pub(crate) enum Work {
     /// A stream through the whole engine, against the same steps done bare.
     Engine,
     /// Answers through the whole engine with drafts, against the same without.
-    Drafts(speculation::Answer),
+    Drafts { answer: Answer, streams: u32 },
     /// A step of training; true: only layer inputs are kept.
     Train(bool),
 }
 
 /// What `tiger bench` always measures, and what `--full` adds.
 const SHORT: [Work; 2] = [Work::Prefill(512), Work::Decode { streams: 1, adapters: 0 }];
-const FULL: [Work; 12] = [
+const FULL: [Work; 9] = [
     Work::Prefill(2048),
     Work::Decode { streams: 8, adapters: 0 },
     Work::Decode { streams: 8, adapters: 4 },
@@ -54,9 +55,14 @@ const FULL: [Work; 12] = [
     Work::Context(8192),
     Work::Cached(4096),
     Work::Engine,
-    Work::Drafts(speculation::Answer::Copy),
-    Work::Drafts(speculation::Answer::Traps),
-    Work::Drafts(speculation::Answer::New),
+];
+/// What `--speculation` measures alone.
+const DRAFTS: [Work; 5] = [
+    Work::Drafts { answer: Answer::Copy, streams: 1 },
+    Work::Drafts { answer: Answer::Traps, streams: 1 },
+    Work::Drafts { answer: Answer::New, streams: 1 },
+    Work::Drafts { answer: Answer::Copy, streams: 8 },
+    Work::Drafts { answer: Answer::Traps, streams: 8 },
 ];
 
 impl Work {
@@ -69,7 +75,8 @@ impl Work {
             Self::Context(tokens) => format!("decode behind {tokens} tokens"),
             Self::Cached(tokens) => format!("first token, {tokens} cached"),
             Self::Engine => "engine, 1 stream".into(),
-            Self::Drafts(answer) => answer.name().into(),
+            Self::Drafts { answer, streams: 1 } => format!("drafts, {}", answer.name()),
+            Self::Drafts { answer, streams } => format!("drafts, {} × {streams}", answer.name()),
             Self::Train(false) => format!("train {} × {}", training::SEQUENCES, training::SEQUENCE),
             Self::Train(true) => "train, checkpointed".into(),
         }
@@ -100,9 +107,10 @@ pub fn run(args: &Bench, json: bool) -> Result<(), Failure> {
     let llama = args.llama_bench.as_ref().zip(args.llama_model.as_ref()).map(|(bench, model)| Llama::new(bench, model, threads));
     eprintln!("making the model ({})", args.model);
     let model = Arc::new(shape::model(&cpu, &args.model, args.precision.into())?);
-    let mut works = SHORT.to_vec();
+    let mut works = if args.speculation { DRAFTS.to_vec() } else { SHORT.to_vec() };
     if args.full {
         works.extend(FULL);
+        works.extend(DRAFTS);
     }
     if args.train {
         works.extend([Work::Train(false), Work::Train(true)]);
@@ -214,8 +222,8 @@ fn measure(cpu: &Cpu, model: &Arc<Model>, sampling: &mut Sampling<'_>, work: Wor
             let whole = engine::seconds_per_token(model, cpu.threads())?;
             Row { work, tokens_per_s: 1.0 / whole, reached: 1e6 * bare, limit: 1e6 * whole, unit: "us", theirs: None }
         }
-        Work::Drafts(answer) => {
-            let [with, without] = speculation::seconds_per_token(model, cpu.threads(), answer)?;
+        Work::Drafts { answer, streams } => {
+            let [with, without] = speculation::seconds_per_token(model, cpu.threads(), answer, streams)?;
             Row { work, tokens_per_s: 1.0 / with, reached: 1e6 * with, limit: 1e6 * without, unit: "us", theirs: None }
         }
         Work::Train(checkpointed) => {

@@ -31,9 +31,9 @@ pub(crate) enum Answer {
 impl Answer {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Copy => "drafts, copied text",
-            Self::Traps => "drafts, misleading text",
-            Self::New => "drafts, new text",
+            Self::Copy => "copied text",
+            Self::Traps => "misleading text",
+            Self::New => "new text",
         }
     }
 
@@ -73,8 +73,8 @@ impl Constraint for Script {
     }
 }
 
-/// Seconds per token of one stream with drafts, and without.
-pub(super) fn seconds_per_token(model: &Arc<Model>, threads: usize, answer: Answer) -> Result<[f64; 2], Failure> {
+/// Seconds per token of so many streams together with drafts, and without.
+pub(super) fn seconds_per_token(model: &Arc<Model>, threads: usize, answer: Answer, streams: u32) -> Result<[f64; 2], Failure> {
     let vocab = model.architecture().vocab;
     let prompt: Vec<u32> = (0..PROMPT).map(|i| noise(i) % vocab as u32).collect();
     let ask = |speculation| {
@@ -84,7 +84,7 @@ pub(super) fn seconds_per_token(model: &Arc<Model>, threads: usize, answer: Answ
             adapter: None,
             account: 0,
             prompt: prompt.clone(),
-            samples: 1,
+            samples: streams,
             max_tokens: ANSWER,
             sampling: Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 1 },
             end_tokens: Vec::new(),
