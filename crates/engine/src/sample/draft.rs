@@ -105,28 +105,31 @@ impl Drafter {
         let mut odds = 1.0;
         for i in 0..limit.min(MAX_DRAFT) {
             odds *= self.chance(kind(guess.length + i));
-            // A repetition that reaches the end of the text goes on in the draft itself.
-            let position = guess.next + i;
-            let token = if position < text.len() { text.token(position) } else { self.draft[position - text.len()] };
-            if odds < LEAST_ODDS || end_tokens.contains(&token) {
+            if odds < LEAST_ODDS {
                 break;
             }
-            self.draft.push(token);
+            self.repeat(text, guess.next + i);
+            if self.draft.last().is_some_and(|token| end_tokens.contains(token)) {
+                self.draft.pop();
+                break;
+            }
         }
     }
 
-    /// A draft whatever the odds, for tests: the guess, or what the text begins with; its length changes from step to step.
-    pub fn propose_anything(&mut self, text: Text<'_>, limit: usize, end_tokens: &[u32]) {
+    /// A draft whatever the odds and wherever the answer ends, for tests: the guess, or what the text begins with; its length changes from
+    /// step to step.
+    pub fn propose_anything(&mut self, text: Text<'_>) {
         self.follow(text);
         self.draft.clear();
         let next = self.guess.map_or(0, |guess| guess.next);
-        for i in 0..limit.min(1 + text.len() % MAX_DRAFT) {
-            let token = if next + i < text.len() { text.token(next + i) } else { self.draft[next + i - text.len()] };
-            if end_tokens.contains(&token) {
-                break;
-            }
-            self.draft.push(token);
+        for position in next..next + 1 + text.len() % MAX_DRAFT {
+            self.repeat(text, position);
         }
+    }
+
+    /// Drafts the token of an earlier position. A repetition that reaches the end of the text goes on in the draft itself.
+    fn repeat(&mut self, text: Text<'_>, position: usize) {
+        self.draft.push(if position < text.len() { text.token(position) } else { self.draft[position - text.len()] });
     }
 
     /// Takes in what the text grew by.

@@ -90,14 +90,14 @@ impl Sequence {
         self.len() - self.computed
     }
 
-    /// Drafts what may come next, at most `limit` tokens. `anything`: also what will hardly come (a test's wish).
-    pub fn propose(&mut self, limit: usize, end_tokens: &[u32], anything: bool) {
-        let text = Text { prompt: &self.prompt, generated: &self.generated };
-        if anything {
-            self.drafter.propose_anything(text, limit, end_tokens);
-        } else {
-            self.drafter.propose(text, limit, end_tokens);
-        }
+    /// Drafts what may come next, see [`Drafter::propose`].
+    pub fn propose(&mut self, limit: usize, end_tokens: &[u32]) {
+        self.drafter.propose(Text { prompt: &self.prompt, generated: &self.generated }, limit, end_tokens);
+    }
+
+    /// Drafts even what will hardly come, see [`Drafter::propose_anything`].
+    pub fn propose_anything(&mut self) {
+        self.drafter.propose_anything(Text { prompt: &self.prompt, generated: &self.generated });
     }
 
     /// The sample that goes on in this one's place when this one is cancelled while it computes the prompt for others.

@@ -10,7 +10,6 @@ use super::Worker;
 use super::draw::{Draw, Outcome, Rows, draw_all};
 use crate::command::Speculation;
 use crate::request::{BaseId, EngineError, Event, FinishReason};
-use crate::sample::draft::MAX_DRAFT;
 use crate::sample::lane::{Displaced, Fork};
 use crate::sample::pace::MOST_ROWS;
 use crate::sample::plan::{Grant, plan};
@@ -80,9 +79,13 @@ impl Worker {
             if sequence.pending() > 1 || !sequence.forks.is_empty() {
                 continue;
             }
-            // The last token of an answer needs no row.
-            let limit = (request.max_tokens as usize).saturating_sub(sequence.generated.len() + 1).min(MAX_DRAFT);
-            sequence.propose(limit, &request.end_tokens, always);
+            if always {
+                sequence.propose_anything();
+            } else {
+                // The last token of an answer needs no row.
+                let limit = (request.max_tokens as usize).saturating_sub(sequence.generated.len() + 1);
+                sequence.propose(limit, &request.end_tokens);
+            }
             self.odds.extend(sequence.drafter.odds().map(|odds| (odds, i)));
         }
         let mut worth = self.odds.len();
