@@ -6,8 +6,8 @@ use std::collections::HashMap;
 /// Most tokens of one draft: with the certain token one page of rows, beyond which a row is as dear as in a prompt.
 pub const MAX_DRAFT: usize = 15;
 
-/// Tokens of a sequence in which repetition is looked for; at most 30 bytes each, 2 MB a sequence.
-const INDEXED_TOKENS: usize = 1 << 16;
+/// Tokens of a sequence in which repetition is looked for: at most 40 bytes each, 1.3 MB a sequence.
+const INDEXED_TOKENS: usize = 1 << 15;
 
 /// Earlier places of the last two tokens that are compared when a match is looked for; later ones are more alike.
 const PLACES: usize = 16;
