@@ -135,6 +135,9 @@ pub struct Serve {
     /// Requests of one key per minute; above it they are answered 429
     #[arg(long, value_name = "N", default_value_t = tiger_server::Limits::default().requests_per_minute, value_parser = clap::value_parser!(u32).range(1..))]
     pub requests_per_minute: u32,
+    /// Do not compute likely continuations ahead; answers are the same either way
+    #[arg(long)]
+    pub no_speculation: bool,
     /// Send session cookies over HTTPS only (behind a proxy that speaks TLS)
     #[arg(long)]
     pub secure_cookies: bool,
@@ -312,9 +315,12 @@ pub struct Bench {
     /// Measure training too: LoRA rank 16, 8 sequences of 256 tokens
     #[arg(long)]
     pub train: bool,
-    /// Measure more: a longer prompt, many streams, adapters, a long context, a cached prompt
+    /// Measure more: a longer prompt, many streams, adapters, a long context, a cached prompt, drafts
     #[arg(long)]
     pub full: bool,
+    /// Measure only answers with drafts of likely tokens beside the same without
+    #[arg(long, conflicts_with = "full")]
+    pub speculation: bool,
     /// Instead of time: how far this precision of a checkpoint is from bf16 on this text (KL, perplexity)
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,

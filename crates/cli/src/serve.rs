@@ -24,6 +24,9 @@ pub async fn run(global: &Global, args: Serve) -> Result<(), Failure> {
     config.kv_type = args.kv_cache.map(Into::into);
     config.engine = home::engine_config(args.threads, args.memory)?;
     config.limits.requests_per_minute = args.requests_per_minute;
+    if args.no_speculation {
+        config.engine.speculation = tiger_engine::Speculation::Off;
+    }
     config.secure_cookies = args.secure_cookies;
     let listener = TcpListener::bind((args.host, args.port)).await.map_err(|e| Failure {
         code: CONFLICT,

@@ -54,6 +54,20 @@ pub struct Config {
     pub micro_batch_tokens: usize,
     /// Bytes of activations kept in a training micro-batch; above it layers are checkpointed.
     pub activation_bytes: u64,
+    /// Whether likely continuations are computed ahead. It changes no result, only time.
+    pub speculation: Speculation,
+}
+
+/// When a sequence's next tokens are drafted from what it said before, to be verified together in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Speculation {
+    /// Where it pays, by the measured time of steps and the measured luck of drafts.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+    /// At every step, however wrong the draft: for tests.
+    Always,
 }
 
 impl Default for Config {
@@ -68,6 +82,7 @@ impl Default for Config {
             queue_requests_per_account: 512,
             micro_batch_tokens: 512,
             activation_bytes: 4 << 30,
+            speculation: Speculation::Auto,
         }
     }
 }
@@ -118,6 +133,10 @@ pub struct Status {
     pub sampled_tokens: u64,
     /// Tokens trained since the start.
     pub trained_tokens: u64,
+    /// Tokens drafted since the start.
+    pub drafted_tokens: u64,
+    /// Drafted tokens that were right: they are among the sampled ones.
+    pub accepted_tokens: u64,
 }
 
 /// The engine with its worker thread. Dropping it stops the worker.

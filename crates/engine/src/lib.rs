@@ -9,7 +9,7 @@ pub mod source;
 pub mod train;
 mod worker;
 
-pub use command::{Config, Engine, Handle, Rejected, Status};
+pub use command::{Config, Engine, Handle, Rejected, Speculation, Status};
 pub use request::{
     AdapterId, BaseId, Constraint, EngineError, Event, FinishReason, GenerateRequest, Generation, Sampling, TokenMask, TrainEvent, Training,
 };

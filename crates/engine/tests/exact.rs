@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use common::*;
-use tiger_engine::{Config, GenerateRequest, Group, Handle, Knobs, Recorded, Response, Sampling, TrainEvent, TrainRequest};
+use tiger_engine::{Config, GenerateRequest, Group, Handle, Knobs, Recorded, Response, Sampling, Speculation, TrainEvent, TrainRequest};
 use tiger_model::{AdapterState, KvType, Precision};
 
 /// The request that is watched: 75 tokens of prompt, so that prefixes, chunks and partly filled pages all occur.
@@ -22,7 +22,9 @@ fn alone(precision: Precision) -> Collected {
 }
 
 fn alone_on(source: FakeSource) -> Collected {
-    let (_engine, handle) = start(config(), Arc::new(source));
+    // Without drafts; everything it is compared with has them.
+    let config = Config { speculation: Speculation::Off, ..config() };
+    let (_engine, handle) = start(config, Arc::new(source));
     let answer = ask(&handle, watched());
     assert_eq!(answer.answers[&0].tokens.len(), 24);
     answer

@@ -16,7 +16,7 @@ use tiger_engine::{AdapterId, BaseId};
 enum Op {
     Arrive { prompt: usize, family: u32, samples: u32, adapter: u8, account: u64 },
     Admit,
-    Step { budget: usize },
+    Step { budget: usize, drafts: usize, right: usize },
     End { which: usize },
     Cancel { which: usize },
     Reset,
@@ -27,7 +27,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (1usize..120, 0u32..3, 1u32..4, 0u8..3, 0u64..3)
             .prop_map(|(prompt, family, samples, adapter, account)| Op::Arrive { prompt, family, samples, adapter, account }),
         6 => Just(Op::Admit),
-        12 => (1usize..64).prop_map(|budget| Op::Step { budget }),
+        12 => (1usize..64, 0usize..16, 0usize..20).prop_map(|(budget, drafts, right)| Op::Step { budget, drafts, right }),
         2 => any::<usize>().prop_map(|which| Op::End { which }),
         2 => any::<usize>().prop_map(|which| Op::Cancel { which }),
         1 => Just(Op::Reset),
@@ -63,7 +63,7 @@ impl World {
                 self.push(SequenceKey { request: self.next, sample: 0 }, sequence);
             }
             Op::Admit => self.admit(),
-            Op::Step { budget } => self.step(budget),
+            Op::Step { budget, drafts, right } => self.step(budget, drafts, right),
             Op::End { which } => {
                 let keys: Vec<SequenceKey> = self.lane.running().keys().copied().collect();
                 if !keys.is_empty() {
@@ -108,7 +108,8 @@ impl World {
         }
     }
 
-    fn step(&mut self, budget: usize) {
+    /// Decodes draft `drafts` tokens, of which the first `right` are right.
+    fn step(&mut self, budget: usize, drafts: usize, right: usize) {
         self.steps += 1;
         let mut demands = Vec::new();
         self.lane.demands(&mut demands);
@@ -121,21 +122,31 @@ impl World {
         for (key, sequence) in preempted {
             self.push(key, sequence);
         }
-        self.lane.commit(&grants);
-        for grant in grants {
+        let mut forks = Vec::new();
+        for grant in &mut grants {
             let Some(sequence) = self.lane.sequence_mut(grant.key) else { continue };
-            if sequence.pending() > 0 {
+            if sequence.pending() > grant.tokens {
                 continue;
             }
-            let token = sequence.len() as u32 % 5;
-            let forks = std::mem::take(&mut sequence.forks);
-            sequence.generated.push(token);
-            let (account, adapter, prompt) = (sequence.account, sequence.adapter, sequence.prompt.clone());
-            for sample in forks {
-                let key = SequenceKey { sample, ..grant.key };
-                let mut fork = Sequence::new(account, adapter, prompt.clone(), Vec::new());
-                fork.generated.push(token + sample);
-                if let Fork::NoRoom(fork) = self.lane.fork(grant.key, key, fork) {
+            if sequence.forks.is_empty() {
+                grant.drafts = drafts;
+                self.lane.lend(grant);
+                assert!(grant.drafts <= drafts);
+                grant.drafts = grant.drafts.min(right);
+            }
+            let Some(sequence) = self.lane.sequence_mut(grant.key) else { continue };
+            for sample in std::mem::take(&mut sequence.forks) {
+                let mut fork = Sequence::new(sequence.account, sequence.adapter, sequence.prompt.clone(), Vec::new());
+                fork.generated.push(sequence.len() as u32 % 5 + sample);
+                forks.push((grant.key, sample, fork));
+            }
+            (0..=grant.drafts).for_each(|_| sequence.generated.push(sequence.len() as u32 % 5));
+        }
+        self.lane.commit(&grants);
+        for (parent, sample, fork) in forks {
+            {
+                let key = SequenceKey { sample, ..parent };
+                if let Fork::NoRoom(fork) = self.lane.fork(parent, key, fork) {
                     self.push(key, *fork);
                 }
             }
@@ -174,7 +185,7 @@ proptest! {
         // Preemption must not go round in circles: each sequence ends after eight tokens.
         for _ in 0..20_000 {
             world.apply(Op::Admit);
-            world.apply(Op::Step { budget: 16 });
+            world.apply(Op::Step { budget: 16, drafts: 3, right: 1 });
             let done: Vec<SequenceKey> = world.lane.running().iter().filter(|(_, s)| s.generated.len() >= 8).map(|(k, _)| *k).collect();
             done.into_iter().for_each(|key| { world.lane.remove(key); });
             if world.lane.running().is_empty() && world.scheduler.waiting() == 0 {

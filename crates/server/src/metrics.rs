@@ -54,6 +54,8 @@ pub fn render(status: &Status) -> String {
         ("cached", status.cached_tokens),
         ("sampled", status.sampled_tokens),
         ("trained", status.trained_tokens),
+        ("drafted", status.drafted_tokens),
+        ("accepted", status.accepted_tokens),
     ] {
         metrics::counter!(TOKENS, "kind" => kind).absolute(count);
     }

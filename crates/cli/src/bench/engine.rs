@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tiger_engine::sample::sampler::{DrawId, Scratch, draw};
-use tiger_engine::{AdapterId, BaseId, Config, Engine, Event, GenerateRequest, Progress, Sampling, Source};
+use tiger_engine::{AdapterId, BaseId, Config, Engine, Event, GenerateRequest, Progress, Sampling, Source, Speculation};
 use tiger_kernels::Cpu;
 use tiger_kernels::ops::logprob::score_rows;
 use tiger_model::{Adapter, Kv, Model, PAGE_TOKENS, PageId, RowScore, Segment, Step, Workspace};
@@ -71,8 +71,6 @@ fn bare(cpu: &Cpu, model: &Model) -> (f64, f64) {
 
 /// Microseconds between two tokens of a stream, as the thread sees them that receives it.
 fn in_engine(model: &Arc<Model>, threads: usize) -> Result<f64, Failure> {
-    let config = Config { threads, memory_budget_bytes: u64::MAX / 2, kv_bytes: 256 << 20, ..Config::default() };
-    let engine = Engine::start(config, Arc::new(Ready(model.clone())));
     let request = GenerateRequest {
         base: BaseId("bench".into()),
         adapter: None,
@@ -84,8 +82,24 @@ fn in_engine(model: &Arc<Model>, threads: usize) -> Result<f64, Failure> {
         end_tokens: Vec::new(),
         constraint: None,
     };
+    let times = token_times(model, threads, Speculation::Off, request)?;
+    Ok(median_us(times.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs_f64()).collect()))
+}
+
+/// Seconds per token of one request, from its first token to its last.
+pub(super) fn timed(model: &Arc<Model>, threads: usize, speculation: Speculation, request: GenerateRequest) -> Result<f64, Failure> {
+    let times = token_times(model, threads, speculation, request)?;
+    let (Some(first), Some(last)) = (times.first(), times.last()) else { return Err(Failure::new("the engine gave no tokens")) };
+    Ok(last.duration_since(*first).as_secs_f64() / (times.len().max(2) - 1) as f64)
+}
+
+/// When each token of a request came.
+fn token_times(model: &Arc<Model>, threads: usize, speculation: Speculation, request: GenerateRequest) -> Result<Vec<Instant>, Failure> {
+    let config = Config { threads, memory_budget_bytes: u64::MAX / 2, kv_bytes: 256 << 20, speculation, ..Config::default() };
+    let engine = Engine::start(config, Arc::new(Ready(model.clone())));
+    let wanted = request.max_tokens as usize * request.samples as usize;
     let mut generation = engine.handle().generate(request).map_err(|e| Failure::because("the engine refused", e))?;
-    let mut times = Vec::with_capacity(ANSWER);
+    let mut times = Vec::with_capacity(wanted);
     while let Some(event) = generation.events.blocking_recv() {
         match event {
             Event::Token { .. } => times.push(Instant::now()),
@@ -93,10 +107,10 @@ fn in_engine(model: &Arc<Model>, threads: usize) -> Result<f64, Failure> {
             _ => {}
         }
     }
-    if times.len() < ANSWER {
-        return Err(Failure::new(format!("the engine gave {} tokens of {ANSWER}", times.len())));
+    if times.len() < wanted {
+        return Err(Failure::new(format!("the engine gave {} tokens of {wanted}", times.len())));
     }
-    Ok(median_us(times.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs_f64()).collect()))
+    Ok(times)
 }
 
 fn prompt(model: &Model) -> Vec<u32> {

@@ -7,6 +7,7 @@ mod llama;
 mod quality;
 mod sampling;
 mod shape;
+mod speculation;
 mod training;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::output;
 use crate::table::Table;
 use llama::Llama;
 use sampling::Sampling;
+use speculation::Answer;
 
 /// One thing to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub(crate) enum Work {
     Cached(usize),
     /// A stream through the whole engine, against the same steps done bare.
     Engine,
+    /// Answers through the whole engine with drafts, against the same without.
+    Drafts { answer: Answer, streams: u32 },
     /// A step of training; true: only layer inputs are kept.
     Train(bool),
 }
@@ -53,6 +57,14 @@ const FULL: [Work; 9] = [
     Work::Cached(4096),
     Work::Engine,
 ];
+/// What `--speculation` measures alone.
+const DRAFTS: [Work; 5] = [
+    Work::Drafts { answer: Answer::Copy, streams: 1 },
+    Work::Drafts { answer: Answer::Traps, streams: 1 },
+    Work::Drafts { answer: Answer::New, streams: 1 },
+    Work::Drafts { answer: Answer::Copy, streams: 8 },
+    Work::Drafts { answer: Answer::Traps, streams: 8 },
+];
 
 impl Work {
     fn name(self) -> String {
@@ -64,6 +76,8 @@ impl Work {
             Self::Context(tokens) => format!("decode behind {tokens} tokens"),
             Self::Cached(tokens) => format!("first token, {tokens} cached"),
             Self::Engine => "engine, 1 stream".into(),
+            Self::Drafts { answer, streams: 1 } => format!("drafts, {}", answer.name()),
+            Self::Drafts { answer, streams } => format!("drafts, {} × {streams}", answer.name()),
             Self::Train(false) => format!("train {} × {}", training::SEQUENCES, training::SEQUENCE),
             Self::Train(true) => "train, checkpointed".into(),
         }
@@ -76,7 +90,7 @@ pub(crate) struct Row {
     work: Work,
     tokens_per_s: f64,
     /// What the machine did, and what it can do. For a cached prompt: its time, and that of the whole; for the engine: the time of a bare
-    /// step and draw, and of both in the engine.
+    /// step and draw, and of both in the engine; for drafts: the time of a token with them, and without.
     reached: f64,
     limit: f64,
     unit: &'static str,
@@ -104,9 +118,10 @@ pub fn run(args: &Bench, global: &Global) -> Result<(), Failure> {
         Some(kv) => model.with_kv_type(kv.into()),
         None => model,
     });
-    let mut works = SHORT.to_vec();
+    let mut works = if args.speculation { DRAFTS.to_vec() } else { SHORT.to_vec() };
     if args.full {
         works.extend(FULL);
+        works.extend(DRAFTS);
     }
     if args.train {
         works.extend([Work::Train(false), Work::Train(true)]);
@@ -236,6 +251,10 @@ fn measure(cpu: &Cpu, model: &Arc<Model>, sampling: &mut Sampling<'_>, work: Wor
                 theirs: None,
                 costs: Some(costs),
             }
+        }
+        Work::Drafts { answer, streams } => {
+            let [with, without] = speculation::seconds_per_token(model, cpu.threads(), answer, streams)?;
+            Row { work, tokens_per_s: 1.0 / with, reached: 1e6 * with, limit: 1e6 * without, unit: "us", theirs: None, costs: None }
         }
         Work::Train(checkpointed) => {
             let seconds = training::seconds(cpu, model, checkpointed);

@@ -130,11 +130,24 @@ impl Lane {
         displaced
     }
 
-    /// The grants are computed: counts go up, full pages become findable.
+    /// Takes pages for the drafted rows of a grant, after [`Lane::reserve`]. Nobody is preempted for a draft: it ends where pages do.
+    pub fn lend(&mut self, grant: &mut Grant) {
+        let Some(sequence) = self.running.get_mut(&grant.key) else { return };
+        let known = sequence.computed + grant.tokens;
+        while sequence.pages.len() < Sequence::pages_for(known + grant.drafts) {
+            match self.pages.take() {
+                Some(page) => sequence.pages.push(page),
+                None => grant.drafts = sequence.pages.len() * PAGE_TOKENS - known,
+            }
+        }
+    }
+
+    /// The grants are computed, and the tokens of right drafts are among the sequences' own: counts go up, full pages become findable,
+    /// pages that only wrong drafts needed are free again. What those drafts wrote lies behind `computed` and is written over.
     pub fn commit(&mut self, grants: &[Grant]) {
         for grant in grants {
             let Some(sequence) = self.running.get_mut(&grant.key) else { continue };
-            sequence.computed += grant.tokens;
+            sequence.computed += grant.tokens + grant.drafts;
             while (sequence.published + 1) * PAGE_TOKENS <= sequence.computed {
                 let first = sequence.published * PAGE_TOKENS;
                 let tokens = std::array::from_fn(|i| sequence.token(first + i));
@@ -144,6 +157,8 @@ impl Lane {
                 sequence.node = Some(node);
                 sequence.published += 1;
             }
+            let needed = Sequence::pages_for(sequence.len());
+            sequence.pages.drain(needed.min(sequence.pages.len())..).rev().for_each(|page| self.pages.release(page));
         }
     }
 
@@ -225,6 +240,9 @@ impl Lane {
         for (key, s) in &self.running {
             if s.computed >= s.len() {
                 return Err(format!("{key:?} has {} of {} tokens computed and none left to draw from", s.computed, s.len()));
+            }
+            if s.pages.len() > Sequence::pages_for(s.len()) {
+                return Err(format!("{key:?} keeps {} pages for {} tokens", s.pages.len(), s.len()));
             }
             if s.pages.len() < Sequence::pages_for(s.computed) || s.published > s.pages.len() {
                 return Err(format!("{key:?} has {} pages for {} computed tokens", s.pages.len(), s.computed));

@@ -21,8 +21,10 @@ pub struct Demand {
 pub struct Grant {
     /// Whose.
     pub key: SequenceKey,
-    /// Rows.
+    /// Rows of its known tokens.
     pub tokens: usize,
+    /// Rows of drafted tokens behind them; once drawn, those that were right.
+    pub drafts: usize,
 }
 
 /// Part of a step kept for prompts while decodes alone would fill it: one row in four, so that neither starves the other.
@@ -46,7 +48,7 @@ pub fn plan(demands: &[Demand], budget: usize, turn: u64) -> Vec<Grant> {
     let mut grants: Vec<Grant> = Vec::with_capacity(demands.len());
     let decoding = decodes.len().min(budget - kept);
     let first = if decoding < decodes.len() { (round.wrapping_mul(decoding.max(1) as u64) % decodes.len() as u64) as usize } else { 0 };
-    grants.extend((0..decoding).map(|i| Grant { key: decodes[(first + i) % decodes.len()].key, tokens: 1 }));
+    grants.extend((0..decoding).map(|i| Grant { key: decodes[(first + i) % decodes.len()].key, tokens: 1, drafts: 0 }));
     share(&prompts, budget - decoding, round, &mut grants);
     grants.sort_unstable_by_key(|g| g.key);
     grants
@@ -83,7 +85,7 @@ fn share(prompts: &[&Demand], budget: usize, turn: u64, grants: &mut Vec<Grant>)
         let tokens = demand.tokens.min(*rows);
         *rows -= tokens;
         if tokens > 0 {
-            grants.push(Grant { key: demand.key, tokens });
+            grants.push(Grant { key: demand.key, tokens, drafts: 0 });
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tiger_model::{PAGE_TOKENS, PageId};
 
+use super::draft::{Drafter, Text};
 use super::pages::NodeId;
 use crate::request::{AdapterId, Constraint};
 
@@ -39,6 +40,8 @@ pub struct Sequence {
     pub forks: Vec<u32>,
     /// Grammar of this sample; made when its first token is drawn.
     pub constraint: Option<Box<dyn Constraint>>,
+    /// What it will probably say next.
+    pub drafter: Drafter,
 }
 
 impl Sequence {
@@ -55,6 +58,7 @@ impl Sequence {
             node: None,
             forks,
             constraint: None,
+            drafter: Drafter::default(),
         }
     }
 
@@ -84,6 +88,16 @@ impl Sequence {
     /// Tokens still to compute before the next one can be drawn; at least one.
     pub fn pending(&self) -> usize {
         self.len() - self.computed
+    }
+
+    /// Drafts what may come next, see [`Drafter::propose`].
+    pub fn propose(&mut self, limit: usize, end_tokens: &[u32]) {
+        self.drafter.propose(Text { prompt: &self.prompt, generated: &self.generated }, limit, end_tokens);
+    }
+
+    /// Drafts even what will hardly come, see [`Drafter::propose_anything`].
+    pub fn propose_anything(&mut self) {
+        self.drafter.propose_anything(Text { prompt: &self.prompt, generated: &self.generated });
     }
 
     /// The sample that goes on in this one's place when this one is cancelled while it computes the prompt for others.

@@ -12,6 +12,7 @@ use crate::adapters::AdapterSlots;
 use crate::command::{Command, Config};
 use crate::request::{AdapterId, BaseId, EngineError};
 use crate::sample::lane::Lane;
+use crate::sample::pace::Pace;
 use crate::source::Source;
 
 /// A base may run with this share of its KV bytes when memory is short.
@@ -29,6 +30,8 @@ pub(super) struct Resident {
     pub kv: Kv,
     pub lane: Lane,
     pub workspace: Workspace,
+    /// What its steps cost.
+    pub pace: Pace,
     bytes: u64,
     kv_bytes: u64,
     /// When it last computed.
@@ -205,6 +208,7 @@ impl Bases {
             kv: Kv::new(&model, pages as usize),
             lane: Lane::new(pages as usize),
             workspace: Workspace::default(),
+            pace: Pace::default(),
             bytes: model.bytes(),
             kv_bytes: pages * page_bytes,
             used: self.clock,

@@ -48,6 +48,8 @@ struct Counters {
     cached_tokens: u64,
     sampled_tokens: u64,
     trained_tokens: u64,
+    drafted_tokens: u64,
+    accepted_tokens: u64,
 }
 
 /// Whether the loop goes on.
@@ -85,6 +87,8 @@ pub(crate) struct Worker {
     demands: Vec<Demand>,
     tokens: Vec<u32>,
     outputs: Vec<usize>,
+    /// Drafted tokens that could be computed: chance and index of the grant.
+    odds: Vec<(f32, usize)>,
     draw_buffers: DrawBuffers,
 }
 
@@ -117,6 +121,7 @@ impl Worker {
             demands: Vec::new(),
             tokens: Vec::new(),
             outputs: Vec::new(),
+            odds: Vec::new(),
             draw_buffers: DrawBuffers::default(),
         }
     }
@@ -365,6 +370,8 @@ impl Worker {
             cached_tokens: self.counters.cached_tokens,
             sampled_tokens: self.counters.sampled_tokens,
             trained_tokens: self.counters.trained_tokens,
+            drafted_tokens: self.counters.drafted_tokens,
+            accepted_tokens: self.counters.accepted_tokens,
         };
         *self.shared.status() = status;
     }

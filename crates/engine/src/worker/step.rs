@@ -1,23 +1,27 @@
 //! One step of one base: which rows, the forward pass, the tokens that come of it, and what they mean for their requests.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use tiger_model::{Adapter, Segment, Step};
 
 use super::Worker;
-use super::draw::{Draw, Outcome, draw_all};
+use super::draw::{Draw, Outcome, Rows, draw_all};
+use crate::command::Speculation;
 use crate::request::{BaseId, EngineError, Event, FinishReason};
 use crate::sample::lane::{Displaced, Fork};
+use crate::sample::pace::MOST_ROWS;
 use crate::sample::plan::{Grant, plan};
 use crate::sample::sampler::DrawId;
 use crate::sample::scheduler::Waiting;
 use crate::sample::sequence::{Sequence, SequenceKey};
 
-/// What becomes of a sample after its draw.
-enum Fate {
-    /// Another token comes.
-    Goes(u32),
-    Ended,
+/// What a request heard of a sample's draws.
+struct Told {
+    /// Tokens sent. Those behind the sample's end are not.
+    tokens: usize,
+    ended: bool,
 }
 
 impl Worker {
@@ -37,13 +41,67 @@ impl Worker {
         }
         self.in_step.clear();
         self.in_step.extend(grants.iter().map(|g| g.key));
+        let only_decodes = self.speculate(base, &mut grants);
+        let started = Instant::now();
         let hidden = self.forward(base, &mut grants);
-        let draws = self.prepare_draws(base, &grants);
+        let mut draws = std::mem::take(&mut self.draw_buffers.draws);
+        self.prepare_draws(base, &grants, &mut draws);
         let Some(resident) = self.bases.get_mut(base) else { return };
-        let draws = draw_all(&self.cpu, &resident.model, &hidden, draws, &mut self.draw_buffers);
-        resident.lane.commit(&grants);
-        self.conclude(base, draws);
+        let rows = Rows { hidden: &hidden, tokens: &self.tokens, outputs: &self.outputs };
+        draw_all(&self.cpu, &resident.model, &rows, &mut draws, &mut self.draw_buffers);
+        if only_decodes {
+            resident.pace.note(self.tokens.len(), started.elapsed().as_secs_f64());
+        }
+        self.conclude(base, &mut grants, &mut draws);
+        self.draw_buffers.draws = draws;
         self.in_step.clear();
+    }
+
+    /// Adds rows of drafted tokens to decodes where they pay, out of rows and pages that nobody else wants. True if the step has only
+    /// decodes.
+    fn speculate(&mut self, base: &BaseId, grants: &mut [Grant]) -> bool {
+        let Some(resident) = self.bases.get_mut(base) else { return false };
+        let lane = &mut resident.lane;
+        let rows: usize = grants.iter().map(|g| g.tokens).sum();
+        let only_decodes = grants.iter().all(|g| lane.running().get(&g.key).is_some_and(|s| s.pending() == 1));
+        let always = match self.config.speculation {
+            Speculation::Off => return only_decodes,
+            Speculation::Always => true,
+            // A step with a prompt is bound by arithmetic, as is a large one.
+            Speculation::Auto if !only_decodes || rows >= MOST_ROWS => return only_decodes,
+            Speculation::Auto => false,
+        };
+        let room = self.config.step_tokens.saturating_sub(rows);
+        self.odds.clear();
+        for (i, grant) in grants.iter().enumerate() {
+            let (Some(sequence), Some(request)) = (lane.sequence_mut(grant.key), self.requests.get(grant.key.request)) else { continue };
+            // Where other samples begin, they share the row.
+            if sequence.pending() > 1 || !sequence.forks.is_empty() {
+                continue;
+            }
+            if always {
+                sequence.propose_anything();
+            } else {
+                // The last token of an answer needs no row.
+                let limit = (request.max_tokens as usize).saturating_sub(sequence.generated.len() + 1);
+                sequence.propose(limit, &request.end_tokens);
+            }
+            self.odds.extend(sequence.drafter.odds().map(|odds| (odds, i)));
+        }
+        let mut worth = self.odds.len();
+        if !always {
+            // Stable: a draft's rows stay in order.
+            self.odds.sort_by(|a, b| b.0.total_cmp(&a.0));
+            worth = resident.pace.worth(rows, self.odds.iter().map(|(odds, _)| *odds));
+        }
+        for (_, grant) in &self.odds[..worth.min(room)] {
+            grants[*grant].drafts += 1;
+        }
+        for grant in grants.iter_mut().filter(|g| g.drafts > 0) {
+            lane.lend(grant);
+            self.counters.drafted_tokens += grant.drafts as u64;
+        }
+        only_decodes
     }
 
     /// Sequences that lost their pages go back in line; one that can never fit ends its request.
@@ -57,7 +115,8 @@ impl Worker {
         }
     }
 
-    /// Rows of the grants through the model; returns the hidden states of the sequences that draw, in the order of `grants`.
+    /// Rows of the grants through the model; returns the hidden states to draw from, in the order of `grants`: of a sequence's last known
+    /// token and of its draft.
     fn forward(&mut self, base: &BaseId, grants: &mut [Grant]) -> Vec<f32> {
         let Some(resident) = self.bases.get_mut(base) else { return Vec::new() };
         let running = resident.lane.running();
@@ -72,10 +131,12 @@ impl Worker {
             self.tokens.extend((start..end).map(|position| sequence.token(position)));
             let adapter: Option<&Adapter> = self.requests.get(grant.key.request).and_then(|r| r.pin.as_ref()).map(|pin| &***pin);
             assert_eq!(adapter.is_some(), sequence.adapter.is_some(), "a running sequence holds its adapter");
-            segments.push(Segment { rows: first..self.tokens.len(), start, pages: &sequence.pages[..Sequence::pages_for(end)], adapter });
             if end == sequence.len() {
-                self.outputs.push(self.tokens.len() - 1);
+                self.outputs.extend((self.tokens.len() - 1..).take(1 + grant.drafts));
+                self.tokens.extend(&sequence.drafter.draft()[..grant.drafts]);
             }
+            let pages = &sequence.pages[..Sequence::pages_for(end + grant.drafts)];
+            segments.push(Segment { rows: first..self.tokens.len(), start, pages, adapter });
             // Tokens that were drawn before are computed again only after a preemption: they count as prompt then.
             if grant.tokens > 1 || sequence.generated.is_empty() {
                 self.counters.prompt_tokens += grant.tokens as u64;
@@ -86,11 +147,10 @@ impl Worker {
     }
 
     /// The draws of the sequences whose last token is computed with this step; the first of a request draws for all its samples.
-    fn prepare_draws(&mut self, base: &BaseId, grants: &[Grant]) -> Vec<Draw> {
-        let Some(resident) = self.bases.get_mut(base) else { return Vec::new() };
-        let mut draws = Vec::with_capacity(grants.len());
+    fn prepare_draws(&mut self, base: &BaseId, grants: &[Grant], draws: &mut Vec<Mutex<Draw>>) {
+        let Some(resident) = self.bases.get_mut(base) else { return };
         let mut row = 0;
-        for grant in grants {
+        for (index, grant) in grants.iter().enumerate() {
             let Some(sequence) = resident.lane.sequence_mut(grant.key) else { continue };
             if sequence.computed + grant.tokens < sequence.len() {
                 continue;
@@ -111,18 +171,21 @@ impl Worker {
                     }
                 }
                 let id = DrawId { seed: request.sampling.seed, sample, position: sequence.len() };
-                draws.push(Draw { key, parent: grant.key, row, id, sampling: request.sampling, constraint, outcome });
+                let (parent, rows, sampling) = (grant.key, row..row + 1 + grant.drafts, request.sampling);
+                let tokens = Vec::with_capacity(rows.len());
+                draws.push(Mutex::new(Draw { key, parent, grant: index, rows, id, sampling, constraint, tokens, outcome }));
             }
-            row += 1;
+            row += 1 + grant.drafts;
         }
-        draws
     }
 
     /// Tells the requests, starts the other samples of computed prompts, takes out what ended.
-    fn conclude(&mut self, base: &BaseId, draws: Vec<Draw>) {
+    fn conclude(&mut self, base: &BaseId, grants: &mut [Grant], draws: &mut Vec<Mutex<Draw>>) {
         let mut forks = Vec::new();
         let mut ended = Vec::new();
-        for mut draw in draws {
+        grants.iter_mut().for_each(|grant| grant.drafts = 0);
+        for slot in draws.drain(..) {
+            let mut draw = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
             let account = match self.requests.get_mut(draw.key.request) {
                 Some(request) => {
                     if !std::mem::replace(&mut request.started, true) {
@@ -133,27 +196,31 @@ impl Worker {
                 // Another sample of it failed in this step.
                 None => continue,
             };
-            self.scheduler.charge(account, 1);
-            let fate = self.tell(&draw);
+            let told = self.tell(&draw);
+            self.scheduler.charge(account, told.tokens.max(1));
             if draw.key != draw.parent {
-                if let Fate::Goes(token) = fate {
-                    forks.push((draw, token));
+                if !told.ended {
+                    forks.push(draw);
                 }
                 continue;
             }
-            match fate {
-                Fate::Ended => ended.push(draw.key),
-                Fate::Goes(token) => {
-                    let sequence = self.bases.get_mut(base).and_then(|r| r.lane.sequence_mut(draw.key));
-                    if let Some(sequence) = sequence {
-                        sequence.generated.push(token);
-                        sequence.constraint = draw.constraint.take();
-                    }
-                }
+            let drafts = told.tokens.saturating_sub(1);
+            self.counters.accepted_tokens += drafts as u64;
+            if let Some(sequence) = self.bases.get_mut(base).and_then(|r| r.lane.sequence_mut(draw.key)) {
+                grants[draw.grant].drafts = drafts;
+                // The last token of an ended sample needs no row.
+                let kept = if told.ended { drafts } else { told.tokens };
+                sequence.generated.extend(draw.tokens[..kept].iter().map(|drawn| drawn.id));
+                sequence.constraint = draw.constraint.take();
+            }
+            if told.ended {
+                ended.push(draw.key);
             }
         }
-        for (draw, token) in forks {
-            self.fork(base, draw, token);
+        let Some(resident) = self.bases.get_mut(base) else { return };
+        resident.lane.commit(grants);
+        for draw in forks {
+            self.fork(base, draw);
         }
         let Some(resident) = self.bases.get_mut(base) else { return };
         for key in ended {
@@ -161,41 +228,34 @@ impl Worker {
         }
     }
 
-    /// Sends what one draw gave.
-    fn tell(&mut self, draw: &Draw) -> Fate {
-        let Some(request) = self.requests.get(draw.key.request) else { return Fate::Ended };
-        let (id, logprob, complete) = match &draw.outcome {
-            Outcome::Token { id, logprob, complete } => (*id, *logprob, *complete),
-            Outcome::Complete => {
-                self.requests.finish(draw.key, FinishReason::EndOfTurn);
-                return Fate::Ended;
-            }
-            Outcome::Failed(error) => {
-                self.fail_request(draw.key.request, error.clone());
-                return Fate::Ended;
-            }
-            Outcome::Open => unreachable!("every draw is drawn"),
-        };
-        request.send(Event::Token { sample: draw.key.sample, id, logprob });
-        self.counters.sampled_tokens += 1;
-        let drawn = draw.id.position + 1 - self.prompt_len(draw);
-        if complete || request.end_tokens.contains(&id) {
-            self.requests.finish(draw.key, FinishReason::EndOfTurn);
-            Fate::Ended
-        } else if drawn >= request.max_tokens as usize {
-            self.requests.finish(draw.key, FinishReason::MaxTokens);
-            Fate::Ended
-        } else {
-            Fate::Goes(id)
+    /// Sends what the draws of one sample gave, up to its end.
+    fn tell(&mut self, draw: &Draw) -> Told {
+        let Some(request) = self.requests.get(draw.key.request) else { return Told { tokens: 0, ended: true } };
+        for (i, drawn) in draw.tokens.iter().enumerate() {
+            request.send(Event::Token { sample: draw.key.sample, id: drawn.id, logprob: drawn.logprob });
+            self.counters.sampled_tokens += 1;
+            let count = draw.id.position + i + 1 - request.prompt_len;
+            let reason = if drawn.complete || request.end_tokens.contains(&drawn.id) {
+                FinishReason::EndOfTurn
+            } else if count >= request.max_tokens as usize {
+                FinishReason::MaxTokens
+            } else {
+                continue;
+            };
+            self.requests.finish(draw.key, reason);
+            return Told { tokens: i + 1, ended: true };
         }
-    }
-
-    fn prompt_len(&self, draw: &Draw) -> usize {
-        self.requests.get(draw.key.request).map_or(0, |r| r.prompt_len)
+        match &draw.outcome {
+            Outcome::Drawn => return Told { tokens: draw.tokens.len(), ended: false },
+            Outcome::Complete => self.requests.finish(draw.key, FinishReason::EndOfTurn),
+            Outcome::Failed(error) => self.fail_request(draw.key.request, error.clone()),
+            Outcome::Open => unreachable!("every draw is drawn"),
+        }
+        Told { tokens: draw.tokens.len(), ended: true }
     }
 
     /// Starts another sample behind the prompt of `draw.parent`, or puts it in line when there is no room.
-    fn fork(&mut self, base: &BaseId, draw: Draw, token: u32) {
+    fn fork(&mut self, base: &BaseId, draw: Draw) {
         if self.requests.get(draw.key.request).is_none() {
             return;
         }
@@ -203,7 +263,7 @@ impl Worker {
         let Some(resident) = self.bases.get_mut(base) else { return };
         let Some(parent) = resident.lane.running().get(&draw.parent) else { return };
         let mut sequence = Sequence::new(parent.account, parent.adapter, parent.prompt.clone(), Vec::new());
-        sequence.generated.push(token);
+        sequence.generated.extend(draw.tokens.iter().map(|drawn| drawn.id));
         sequence.constraint = draw.constraint;
         if running < self.config.max_sequences {
             match resident.lane.fork(draw.parent, draw.key, sequence) {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tiger_engine::{
     AdapterId, BaseId, Config, Engine, EngineError, Event, FinishReason, GenerateRequest, Generation, Handle, Progress, Sampling, Source,
+    Speculation,
 };
 use tiger_formats::{Architecture, Rope, RopeScaling};
 use tiger_kernels::Cpu;
@@ -120,8 +121,17 @@ impl Source for FakeSource {
     }
 }
 
+/// Small, and with drafts at every step: whatever else is tested has to hold under them.
 pub fn config() -> Config {
-    Config { threads: 2, memory_budget_bytes: 64 << 20, kv_bytes: 8 << 20, step_tokens: 64, max_sequences: 64, ..Config::default() }
+    Config {
+        threads: 2,
+        memory_budget_bytes: 64 << 20,
+        kv_bytes: 8 << 20,
+        step_tokens: 64,
+        max_sequences: 64,
+        speculation: Speculation::Always,
+        ..Config::default()
+    }
 }
 
 /// `kv_bytes` for this many pages of the tiny model.

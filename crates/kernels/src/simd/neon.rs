@@ -102,7 +102,8 @@ impl Simd for Neon {
         unsafe {
             let bytes = vld1q_s8(p);
             let [low, high] = [vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes))];
-            [vget_low_s16(low), vget_high_s16(low), vget_low_s16(high), vget_high_s16(high)].map(|quarter| vcvtq_f32_s32(vmovl_s16(quarter)))
+            [vget_low_s16(low), vget_high_s16(low), vget_low_s16(high), vget_high_s16(high)]
+                .map(|quarter| vcvtq_f32_s32(vmovl_s16(quarter)))
         }
     }
     #[inline(always)]
