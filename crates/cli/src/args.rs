@@ -123,6 +123,9 @@ pub struct Serve {
     /// GiB for bases, caches and adapters together [default: 85 % of what is free now]
     #[arg(long, value_name = "GIB")]
     pub memory: Option<f64>,
+    /// GiB of it for the keys and values of a base, which bound how long contexts can be [default: an eighth, at least 1]
+    #[arg(long, value_name = "GIB")]
+    pub kv_memory: Option<f64>,
     /// Folder of one more base model, listed under the folder's name; may be given several times
     #[arg(long, value_name = "DIR")]
     pub model_dir: Vec<PathBuf>,

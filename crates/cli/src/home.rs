@@ -9,6 +9,10 @@ use crate::failure::{Failure, UNAUTHORIZED};
 
 /// Share of the free memory that the engine may take.
 const MEMORY_SHARE: f64 = 0.85;
+/// Of the engine's memory, what the keys and values of a base may take: one part in so many, or the engine's default if that is more, but
+/// never more than a quarter.
+const KV_PART: u64 = 8;
+const MOST_KV_PART: u64 = 4;
 
 /// The data directory: the flag or TIGER_HOME, else the user's data folder.
 pub fn data_dir(global: &Global) -> Result<PathBuf, Failure> {
@@ -36,7 +40,7 @@ pub fn free_memory_bytes() -> Option<u64> {
 }
 
 /// The engine's configuration on this machine.
-pub fn engine_config(threads: Option<usize>, memory_gib: Option<f64>) -> Result<tiger_engine::Config, Failure> {
+pub fn engine_config(threads: Option<usize>, memory_gib: Option<f64>, kv_memory_gib: Option<f64>) -> Result<tiger_engine::Config, Failure> {
     let mut config = tiger_engine::Config::default();
     if let Some(threads) = threads {
         if threads == 0 || threads > 1024 {
@@ -44,14 +48,23 @@ pub fn engine_config(threads: Option<usize>, memory_gib: Option<f64>) -> Result<
         }
         config.threads = threads;
     }
+    let bytes = |flag: &str, gib: f64| match gib > 0.0 && gib < 1e6 {
+        true => Ok((gib * f64::from(1 << 30)) as u64),
+        false => Err(Failure::new(format!("{flag} must be a positive number of GiB"))),
+    };
     let budget = match memory_gib {
-        Some(gib) if gib > 0.0 && gib < 1e6 => Some((gib * f64::from(1 << 30)) as u64),
-        Some(_) => return Err(Failure::new("--memory must be a positive number of GiB")),
+        Some(gib) => Some(bytes("--memory", gib)?),
         None => free_memory_bytes().map(|free| (free as f64 * MEMORY_SHARE) as u64),
     };
     if let Some(budget) = budget {
         config.memory_budget_bytes = budget;
-        config.kv_bytes = config.kv_bytes.min(budget / 4);
+        config.kv_bytes = config.kv_bytes.max(budget / KV_PART).min(budget / MOST_KV_PART);
+    }
+    if let Some(gib) = kv_memory_gib {
+        config.kv_bytes = bytes("--kv-memory", gib)?;
+        if config.kv_bytes >= config.memory_budget_bytes {
+            return Err(Failure::new("--kv-memory is a part of --memory: give less for it, or more in all"));
+        }
     }
     Ok(config)
 }

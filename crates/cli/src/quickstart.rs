@@ -70,7 +70,7 @@ async fn in_folder(global: &Global, args: &Quickstart, folder: &std::path::Path)
     let started = Instant::now();
     let mut config = Config::new(folder);
     config.builtin = Some(builtin::folder(folder)?);
-    config.engine = home::engine_config(None, None)?;
+    config.engine = home::engine_config(None, None, None)?;
     config.limits.requests_per_minute = 1_000_000;
     let app = App::open(config).await?;
     let owner = app.store().ensure_owner().await?;

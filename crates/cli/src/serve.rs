@@ -22,7 +22,7 @@ pub async fn run(global: &Global, args: Serve) -> Result<(), Failure> {
     config.preload = args.preload;
     config.precision = args.precision.into();
     config.kv_type = args.kv_cache.map(Into::into);
-    config.engine = home::engine_config(args.threads, args.memory)?;
+    config.engine = home::engine_config(args.threads, args.memory, args.kv_memory)?;
     config.limits.requests_per_minute = args.requests_per_minute;
     if args.no_speculation {
         config.engine.speculation = tiger_engine::Speculation::Off;

@@ -134,6 +134,20 @@ fn wrong_use_ends_with_the_documented_codes() {
 }
 
 #[test]
+fn memory_that_cannot_be_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    for (flags, says) in [
+        (vec!["--memory", "0"], "--memory must be a positive number of GiB"),
+        (vec!["--kv-memory", "-1"], "--kv-memory must be a positive number of GiB"),
+        (vec!["--memory", "1", "--kv-memory", "1"], "--kv-memory is a part of --memory"),
+    ] {
+        let flags: Vec<String> = flags.chunks(2).map(|pair| pair.join("=")).collect();
+        let refused = run(tiger(data.path()).args(["serve", "--port", "0"]).args(&flags));
+        assert!(!refused.status.success() && err(&refused).contains(says), "{flags:?}: {}", err(&refused));
+    }
+}
+
+#[test]
 fn two_servers_on_one_data_directory_are_refused() {
     let server = Server::start();
     let second = run(&mut server.tiger(&["serve", "--port", "0"]));

@@ -197,7 +197,7 @@ impl Bases {
         if pages == 0 {
             self.all.remove(id);
             return Err(EngineError::OutOfMemory(format!(
-                "one page of keys and values of {} takes {}, only {} are set aside for them: raise the engine's KV memory",
+                "one page of keys and values of {} takes {}, only {} are set aside for them: raise the KV memory (--kv-memory)",
                 id.0,
                 megabytes(page_bytes),
                 megabytes(kv_bytes)

@@ -415,7 +415,7 @@ impl Worker {
 fn too_long(tokens: usize, pages: usize) -> EngineError {
     let capacity = pages * PAGE_TOKENS;
     EngineError::OutOfMemory(format!(
-        "a sequence of {tokens} tokens does not fit the {capacity} tokens of KV memory of this model: shorten the prompt or max_tokens, or raise the engine's KV memory"
+        "a sequence of {tokens} tokens does not fit the {capacity} tokens of KV memory of this model: shorten the prompt or max_tokens, or raise the KV memory (--kv-memory)"
     ))
 }
 

@@ -68,7 +68,7 @@ fn reference(s: &Sequence, kv_type: KvType) -> (Vec<f64>, Vec<f64>) {
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let lse = max + scores.iter().map(|x| (x - max).exp()).sum::<f64>().ln();
             for i in 0..a.head_dim {
-                o.push((0..=t).map(|j| (scores[j] - lse).exp() * values[j][i]).sum());
+                o.push(scores.iter().zip(&values).map(|(score, value)| (score - lse).exp() * value[i]).sum());
             }
             all_lse.push(lse);
         }
