@@ -60,7 +60,7 @@ pub fn check_ends_with_user(messages: &[Message], param: &str) -> Result<(), Api
 pub fn encode_prompt(front: &Front, messages: &[Message], now_unix_s: i64) -> Result<Prompt, ApiError> {
     let ending = ending(messages);
     let text = template(front)?.render(&convert(messages), &Render { ending, now_unix_s }).map_err(refused)?;
-    tokens(front, text, ending == Ending::ContinueFinal, false)
+    tokens(front, text, ending, false)
 }
 
 /// How far the template's own thread brought a prompt.
@@ -87,14 +87,13 @@ impl Drop for Watched {
 /// `answer_only` a thought that the prompt opens is closed at once.
 pub async fn prompt(front: Arc<Front>, messages: &[Message], now_unix_s: i64, answer_only: bool) -> Result<Prompt, ApiError> {
     let ending = ending(messages);
-    let continues = ending == Ending::ContinueFinal;
     let (sender, receiver) = oneshot::channel();
     let their_front = Arc::clone(&front);
     let done = move |text: Result<String, FormatError>| {
         let stage = text.map_err(refused).and_then(|text| {
             // The template's time is limited, the tokenizer's must not count.
             let short = text.len() <= SHORT_PROMPT_BYTES;
-            if short { tokens(&their_front, text, continues, answer_only).map(Stage::Encoded) } else { Ok(Stage::Rendered(text)) }
+            if short { tokens(&their_front, text, ending, answer_only).map(Stage::Encoded) } else { Ok(Stage::Rendered(text)) }
         });
         // A caller that is gone needs no prompt.
         let _ = sender.send(stage);
@@ -110,7 +109,7 @@ pub async fn prompt(front: Arc<Front>, messages: &[Message], now_unix_s: i64, an
     };
     match stage {
         Stage::Encoded(prompt) => Ok(prompt),
-        Stage::Rendered(text) => blocking(front, move |front| tokens(front, text, continues, answer_only)).await,
+        Stage::Rendered(text) => blocking(front, move |front| tokens(front, text, ending, answer_only)).await,
     }
 }
 
@@ -120,8 +119,8 @@ fn ending(messages: &[Message]) -> Ending {
 }
 
 /// A rendered prompt in tokens.
-fn tokens(front: &Front, mut text: String, continues: bool, answer_only: bool) -> Result<Prompt, ApiError> {
-    let mut opens_thought = front.reasoning && in_thought(&text, continues);
+fn tokens(front: &Front, mut text: String, ending: Ending, answer_only: bool) -> Result<Prompt, ApiError> {
+    let mut opens_thought = front.reasoning && in_thought(&text, ending == Ending::ContinueFinal);
     if opens_thought && answer_only {
         text.truncate(text.trim_end().len());
         text.push_str(NO_THOUGHT);

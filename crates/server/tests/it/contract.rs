@@ -99,6 +99,8 @@ async fn health_is_open_and_metrics_name_nobody() {
         "tiger_queue_requests",
         "tiger_kv_pages_used",
         "tiger_tokens_total",
+        #[cfg(target_os = "linux")]
+        "process_resident_memory_bytes",
     ] {
         assert!(text.contains(name), "{name} is missing:\n{text}");
     }
