@@ -49,6 +49,9 @@ pub fn render(status: &Status) -> String {
     metrics::gauge!("tiger_adapters_loaded").set(status.adapters as f64);
     metrics::gauge!("tiger_bases_loaded").set(status.bases.len() as f64);
     metrics::gauge!("tiger_base_bytes").set(status.bases.iter().map(|base| base.1).sum::<u64>() as f64);
+    if let Some(bytes) = resident_bytes() {
+        metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
+    }
     for (kind, count) in [
         ("prompt", status.prompt_tokens),
         ("cached", status.cached_tokens),
@@ -60,6 +63,13 @@ pub fn render(status: &Status) -> String {
         metrics::counter!(TOKENS, "kind" => kind).absolute(count);
     }
     HANDLE.get().and_then(Option::as_ref).map(PrometheusHandle::render).unwrap_or_default()
+}
+
+/// Bytes of this process in memory, where the system tells.
+fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// A request ended.

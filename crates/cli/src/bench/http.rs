@@ -75,6 +75,7 @@ async fn measure(args: &Bench, global: &Global, url: &str) -> Result<(), Failure
         tokens.push(target.prompt_tokens().await?);
     }
     let alone = ceiling().await?;
+    let before = targets[0].resident_bytes().await?;
     let mut rounds = Vec::new();
     for round in 0..args.rounds {
         let mut loads = Vec::new();
@@ -86,7 +87,12 @@ async fn measure(args: &Bench, global: &Global, url: &str) -> Result<(), Failure
         }
         rounds.push(loads);
     }
-    print(global.json, &tokens, alone, &medians(&rounds))
+    let asked = targets[0].next.load(Ordering::Relaxed) - 1;
+    print(global.json, &tokens, alone, &medians(&rounds))?;
+    if let (false, Some(before), Some(after)) = (global.json, before, targets[0].resident_bytes().await?) {
+        println!("resident {} before, {} after {asked} requests", output::bytes(before), output::bytes(after));
+    }
+    Ok(())
 }
 
 impl Target {
@@ -109,6 +115,14 @@ impl Target {
                 self.server.post("/completion", None, &body.to_string())
             }
         }
+    }
+
+    /// Bytes that a `tiger serve` has in memory, where its system tells: with many rounds a soak.
+    async fn resident_bytes(&self) -> Result<Option<u64>, Failure> {
+        let body = Connection::new(&self.server).ask(&self.server.get("/metrics")).await?;
+        let text = String::from_utf8_lossy(&body);
+        let value = text.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
+        Ok(value.and_then(|value| value.trim().parse::<f64>().ok()).map(|bytes| bytes as u64))
     }
 
     /// Asks once; gives the prompt's length as the server counts it.

@@ -101,6 +101,8 @@ async fn health_is_open_and_metrics_name_nobody() {
         "tiger_tokens_total",
         "kind=\"drafted\"",
         "kind=\"accepted\"",
+        #[cfg(target_os = "linux")]
+        "process_resident_memory_bytes",
     ] {
         assert!(text.contains(name), "{name} is missing:\n{text}");
     }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -60,36 +59,4 @@ async fn callers_who_leave_free_their_places() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("requests of callers who left still run: {:?}", server.app.engine().status());
-}
-
-/// Bytes that the process has in memory.
-fn resident_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
-    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0) * 1024
-}
-
-/// Requests before the memory is looked at, so that every buffer and cache has its size; and after.
-const WARM: usize = 4_000;
-const SOAK: usize = 40_000;
-/// What the allocator may keep: far less than one kilobyte a request.
-const GROWTH_BYTES: u64 = 16 << 20;
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a minute or two: cargo test -p tiger-server --test it -- --ignored memory"]
-async fn memory_does_not_grow_with_the_number_of_requests() {
-    let server = Server::start().await;
-    let ask = |number: usize| {
-        let server = &server;
-        async move {
-            let body = json!({"model": "Tiny", "messages": user(&format!("hello {number}")), "max_tokens": 1, "temperature": 1.0});
-            assert_eq!(server.post("/v1/generate_response", &body).await.status, 200);
-        }
-    };
-    let many = |range: std::ops::Range<usize>| futures::stream::iter(range).map(ask).buffer_unordered(64).count();
-    many(0..WARM).await;
-    let before = resident_bytes();
-    many(WARM..WARM + SOAK).await;
-    let after = resident_bytes();
-    assert!(after < before + GROWTH_BYTES, "{before} bytes were resident after {WARM} requests, {after} after {SOAK} more");
 }

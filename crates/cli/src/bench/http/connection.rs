@@ -27,6 +27,11 @@ impl Server {
         }
     }
 
+    /// The bytes of a request for what lies at `path`.
+    pub(super) fn get(&self, path: &str) -> Vec<u8> {
+        format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.authority).into_bytes()
+    }
+
     /// The bytes of a request with a JSON body.
     pub(super) fn post(&self, path: &str, key: Option<&str>, body: &str) -> Vec<u8> {
         let authorization = key.map_or_else(String::new, |key| format!("authorization: Bearer {key}\r\n"));
