@@ -1,14 +1,11 @@
-//! eˣ for x ≤ 0 over long rows, in plain Rust that compilers turn into vectors, with the same bits on every machine.
-//! Only the sampler's weights use it; log-probs come from the kernels.
+//! eˣ for x ≤ 0 in plain Rust, with the same bits on every machine.
+//! Only the sampler's weights of single tokens use it; sums over long rows and log-probs come from the kernels.
 
 /// 1.5 · 2²³: adding it rounds a small f32 to the nearest integer.
 const ROUND: f32 = 12_582_912.0;
 
 /// Below it eˣ is not a normal f32: taken as 0.
 const LOWEST: f32 = -87.0;
-
-/// Elements whose weights are summed in f32 before the sum goes on in f64.
-pub const BLOCK: usize = 256;
 
 /// eˣ for x ≤ 0, relative error about 2e-7; 0 below −87 (−∞ too). Products and sums are rounded one by one: no machine may fuse them.
 #[inline]
@@ -23,20 +20,4 @@ pub fn exp(x: f32) -> f32 {
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
     let value = p * f32::from_bits(exponent << 23);
     if x > LOWEST { value } else { 0.0 }
-}
-
-/// Σ eˣ of one block with x = (z − maximum) · scale over z ≥ floor, in eight fixed lanes.
-#[inline]
-pub fn block_sum(block: &[f32], maximum: f32, scale: f32, floor: f32) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    let mut chunks = block.chunks_exact(8);
-    for chunk in &mut chunks {
-        for (lane, z) in lanes.iter_mut().zip(chunk) {
-            *lane += if *z >= floor { exp((z - maximum) * scale) } else { 0.0 };
-        }
-    }
-    for (lane, z) in lanes.iter_mut().zip(chunks.remainder()) {
-        *lane += if *z >= floor { exp((z - maximum) * scale) } else { 0.0 };
-    }
-    lanes.iter().sum()
 }

@@ -8,8 +8,10 @@ use std::cmp::Ordering;
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
+use tiger_kernels::Isa;
+use tiger_kernels::ops::weights::{WEIGHT_BLOCK, weight_sums};
 
-use super::exponential::{BLOCK, block_sum, exp};
+use super::exponential::exp;
 use crate::request::{Sampling, TokenMask};
 
 /// Domain of the generator's key, so that no other use of the same seed draws the same numbers.
@@ -104,7 +106,7 @@ fn draw_row(row: &[f32], sampling: &Sampling, id: DrawId, scratch: &mut Scratch)
         let total: f64 = list.iter().map(|(z, _)| f64::from(heat.weight(*z))).sum();
         nucleus(list, heat, f64::from(sampling.top_p) * total);
     } else if sampling.top_p < 1.0 {
-        let goal = f64::from(sampling.top_p) * sums(row, heat, f32::NEG_INFINITY, &mut scratch.sums);
+        let goal = f64::from(sampling.top_p) * sums(row, heat, &mut scratch.sums);
         let reach = maximum - NUCLEUS_REACH / heat.scale;
         list.clear();
         list.extend(row.iter().enumerate().filter(|(_, z)| **z >= reach).map(|(i, z)| (*z, i as u32)));
@@ -115,9 +117,12 @@ fn draw_row(row: &[f32], sampling: &Sampling, id: DrawId, scratch: &mut Scratch)
             list.sort_unstable_by(falling);
             nucleus(list, heat, goal);
         }
+    } else if floor > f32::NEG_INFINITY {
+        list.clear();
+        list.extend(row.iter().enumerate().map(|(i, z)| (*z, i as u32)).filter(|(z, _)| *z >= floor));
     } else {
-        let total = sums(row, heat, floor, &mut scratch.sums);
-        return Some(pick_dense(row, heat, floor, uniform(id) * total, &scratch.sums));
+        let total = sums(row, heat, &mut scratch.sums);
+        return Some(pick_dense(row, heat, uniform(id) * total, &scratch.sums));
     }
     list.retain(|(z, _)| *z >= floor);
     list.sort_unstable_by_key(|(_, token)| *token);
@@ -230,14 +235,16 @@ fn wide_nucleus(row: &[f32], heat: Heat, goal: f64, bins: &mut Vec<f64>, list: &
 }
 
 /// Weights summed block by block into `sums`; returns the total.
-fn sums(row: &[f32], heat: Heat, floor: f32, sums: &mut Vec<f32>) -> f64 {
+fn sums(row: &[f32], heat: Heat, sums: &mut Vec<f32>) -> f64 {
     sums.clear();
-    sums.extend(row.chunks(BLOCK).map(|block| block_sum(block, heat.maximum, heat.scale, floor)));
+    sums.resize(row.len().div_ceil(WEIGHT_BLOCK), 0.0);
+    // The same bits with any instruction set.
+    weight_sums(Isa::detect(), row, heat.maximum, heat.scale, sums);
     sums.iter().map(|s| f64::from(*s)).sum()
 }
 
 /// First token in id order at which the cumulated weight exceeds `goal`.
-fn pick_dense(row: &[f32], heat: Heat, floor: f32, goal: f64, sums: &[f32]) -> u32 {
+fn pick_dense(row: &[f32], heat: Heat, goal: f64, sums: &[f32]) -> u32 {
     let mut left = goal;
     let mut chosen = sums.iter().rposition(|s| *s > 0.0).unwrap_or(0);
     for (i, sum) in sums.iter().enumerate().take(chosen) {
@@ -247,10 +254,10 @@ fn pick_dense(row: &[f32], heat: Heat, floor: f32, goal: f64, sums: &[f32]) -> u
         }
         left -= f64::from(*sum);
     }
-    let first = chosen * BLOCK;
+    let first = chosen * WEIGHT_BLOCK;
     let mut last = first;
-    for (i, z) in row.iter().enumerate().skip(first).take(BLOCK) {
-        let weight = if *z >= floor { f64::from(heat.weight(*z)) } else { 0.0 };
+    for (i, z) in row.iter().enumerate().skip(first).take(WEIGHT_BLOCK) {
+        let weight = f64::from(heat.weight(*z));
         if weight > 0.0 {
             last = i;
         }

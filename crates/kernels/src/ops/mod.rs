@@ -9,3 +9,4 @@ pub mod rmsnorm;
 pub mod rope;
 pub mod rows;
 pub mod swiglu;
+pub mod weights;

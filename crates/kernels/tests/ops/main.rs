@@ -9,3 +9,4 @@ mod lora;
 mod rows;
 mod simd;
 mod support;
+mod weights;
