@@ -156,13 +156,15 @@ impl Heat {
 /// Largest logit; None when there is none or one is NaN or +∞.
 fn maximum(row: &[f32]) -> Option<f32> {
     let (mut maximum, mut sum) = ([f32::NEG_INFINITY; 8], [0.0f32; 8]);
-    for chunk in row.chunks(8) {
-        for (i, z) in chunk.iter().enumerate() {
-            maximum[i] = if *z > maximum[i] { *z } else { maximum[i] };
-            // 0 · NaN and 0 · ∞ are NaN; a masked −∞ is not an error.
-            sum[i] += if *z == f32::NEG_INFINITY { 0.0 } else { z * 0.0 };
-        }
-    }
+    let mut take = |i: usize, z: f32| {
+        maximum[i] = if z > maximum[i] { z } else { maximum[i] };
+        // 0 · NaN and 0 · ∞ are NaN; a masked −∞ is not an error.
+        sum[i] += if z == f32::NEG_INFINITY { 0.0 } else { z * 0.0 };
+    };
+    // Whole chunks by themselves: compilers make vectors of loops of known length only.
+    let (chunks, rest) = row.as_chunks::<8>();
+    chunks.iter().for_each(|chunk| (0..8).for_each(|i| take(i, chunk[i])));
+    rest.iter().enumerate().for_each(|(i, z)| take(i, *z));
     let maximum = maximum.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
     (maximum.is_finite() && !sum.iter().any(|s| s.is_nan())).then_some(maximum)
 }
