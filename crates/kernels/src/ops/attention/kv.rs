@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::Cpu;
 use crate::cpu::memory::ask_for_huge_pages;
+use crate::ops::linear::max_abs;
 use crate::ops::rows::{Rows, Shared, split};
 use crate::simd::LANES;
 use crate::simd::tile::Float;
@@ -241,8 +242,7 @@ fn store_integers(shape: &KvShape, [k, v]: [&[f32]; 2], position: usize, data: &
 
 /// Sets the value of one step; returns steps per unit.
 fn scale_of(values: &[f32], scale: &mut f32) -> f32 {
-    // By bits, so that NaN counts as largest and the order does not matter.
-    let max = f32::from_bits(values.iter().fold(0, |max, x| max.max(x.to_bits() & 0x7fff_ffff)));
+    let max = max_abs(values);
     let inverse = 127.0 / max;
     // Magnitudes so small that their inverse overflows are zero.
     let finite = max.is_finite() && inverse.is_finite();

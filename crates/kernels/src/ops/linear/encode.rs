@@ -244,7 +244,7 @@ fn quantise(values: &[f32; GROUP], zero: i32, q: &mut [i16; GROUP]) -> Group {
 
 /// Largest magnitude; NaN counts as larger than infinity. By bits, so that the order of comparing does not matter.
 #[inline(always)]
-pub(super) fn max_abs(values: &[f32]) -> f32 {
+pub(crate) fn max_abs(values: &[f32]) -> f32 {
     f32::from_bits(values.iter().fold(0, |max, v| max.max(v.to_bits() & 0x7fff_ffff)))
 }
 

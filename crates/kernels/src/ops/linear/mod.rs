@@ -23,6 +23,7 @@ mod portable;
 mod transpose;
 mod weight;
 
+pub(crate) use encode::max_abs;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::sdot;
 pub use weight::Weight;
