@@ -97,8 +97,9 @@ impl Ahead {
     }
 }
 
-/// How far ahead of itself one row reads: the hardware's prefetcher stops at each 4 KiB.
-const STREAM_BYTES: usize = 4096;
+/// How far ahead of itself one row reads: the hardware's prefetcher stops at each 4 KiB. Of 512 to 16,384 bytes this reads fastest in every
+/// precision on Zen 3, by a tenth; as far as 4 KiB ahead it gains nothing.
+const STREAM_BYTES: usize = 1536;
 
 impl Block {
     /// Cuts the rows into tiles of at most `most` rows, as equal as can be: (index, first row, rows).
