@@ -24,6 +24,11 @@ pub fn bar(len: u64, template: &str) -> ProgressBar {
     bar
 }
 
+/// A line on standard error: above the bar, or alone where there is none.
+pub fn say(bar: &ProgressBar, text: impl AsRef<str>) {
+    if bar.is_hidden() { eprintln!("{}", text.as_ref()) } else { bar.println(text) }
+}
+
 /// Bytes for people.
 pub fn bytes(count: u64) -> String {
     indicatif::HumanBytes(count).to_string()
