@@ -246,10 +246,10 @@ pub struct Knobs {
     /// Learning rate of AdamW [default: the model's own, else by its size]
     #[arg(long)]
     pub learning_rate: Option<f64>,
-    /// Weight of the KL to the parent [default: 0.05; 0 for demonstrations]
+    /// Weight of the KL to the parent [default: 0.05]
     #[arg(long, visible_alias = "kl")]
     pub kl_coefficient: Option<f64>,
-    /// Loss [default: tapered; sft for demonstrations]
+    /// Loss [default: tapered]
     #[arg(long, value_enum)]
     pub objective: Option<ObjectiveArg>,
 }
@@ -286,13 +286,13 @@ pub struct Rl {
     #[arg(long, value_name = "N", help_heading = "Training", value_parser = clap::value_parser!(u32).range(1..=16))]
     pub optimizer_steps: Option<u32>,
     /// Where the run is kept, so that it can go on [default: beside FILE, as FILE.MODEL.rl.json]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help_heading = "Run")]
     pub state: Option<PathBuf>,
     /// Forget the kept run and begin a new one with the model as it is now
-    #[arg(long)]
+    #[arg(long, help_heading = "Run")]
     pub restart: bool,
     /// Append every response with its reward to this file, as JSON lines
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help_heading = "Run")]
     pub log: Option<PathBuf>,
 }
 
@@ -381,7 +381,8 @@ const TRAIN_HELP: &str = "\
 Forms of a line; `prompt` may stand for `messages`, as one text or as a list of messages:\n  \
 rated answers    {\"messages\": […], \"responses\": [{\"content\": \"…\", \"reward\": 1}, …]}\n  \
 preference pair  {\"messages\": […], \"chosen\": \"…\", \"rejected\": \"…\"}    texts, messages, or whole conversations\n  \
-demonstration    {\"messages\": […, {\"role\": \"assistant\", …}]} or {\"prompt\": \"…\", \"completion\": \"…\"}    the last answer is trained";
+demonstration    {\"messages\": […, {\"role\": \"assistant\", …}]} or {\"prompt\": \"…\", \"completion\": \"…\"}    the last answer is trained\n\n\
+Demonstrations are trained with --objective sft and --kl-coefficient 0 unless the command line says otherwise.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = TRAIN_HELP)]
@@ -415,7 +416,7 @@ pub struct Train {
     #[arg(long, value_name = "EPOCHS", requires = "validated", conflicts_with = "dry_run", help_heading = "Validation", value_parser = clap::value_parser!(u32).range(1..))]
     pub patience: Option<u32>,
     /// Compute everything, change nothing
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     pub dry_run: bool,
 }
 

@@ -92,6 +92,7 @@ struct Run {
 impl Run {
     async fn go(&mut self) -> Result<(), Failure> {
         self.report.step(&self.state);
+        self.bar.reset_eta();
         loop {
             let step = self.state.step();
             if self.is_look_due(step) {

@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(judge("echo ' -1e2 '").await, Ok(-100.0));
         assert_eq!(judge("echo '{\"reward\": 2}'").await, Ok(2.0));
         assert_eq!(judge("wc -c").await, Ok(r#"{"response":"aä","answer":7}"#.len() as f64));
-        assert_eq!(judge("echo 1; yes | head -c 300000; yes >&2 | head -c 1 >/dev/null & echo").await, Ok(1.0));
+        assert_eq!(judge("echo 1; yes | head -c 300000; yes | head -c 300000 >&2").await, Ok(1.0));
     }
 
     #[tokio::test]
