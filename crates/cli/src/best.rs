@@ -34,3 +34,40 @@ pub async fn go_back(client: &Client, model: &str, revision: u64) -> Result<u64,
     let info = client.rollback(model, revision).await?;
     info.revision.ok_or_else(|| Failure::new("the server answered a roll back without a revision"))
 }
+
+#[cfg(test)]
+mod tests {
+    use tiger_wire::{CreateModelRequest, Message, Role, TrainGroup, TrainRequest, TrainedResponse};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn renewing_brings_the_best_near_and_leaves_the_model_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = tiger_server::Config::new(folder.path());
+        config.builtin = Some(crate::builtin::folder(folder.path()).unwrap());
+        config.engine = crate::home::engine_config(None, Some(2.0), None).unwrap();
+        let app = tiger_server::App::open(config).await.unwrap();
+        let owner = app.store().ensure_owner().await.unwrap();
+        let key = app.store().create_key(owner.id, "test").await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = super::Client::new(&format!("http://{}", listener.local_addr().unwrap()), &key.secret).unwrap();
+        tokio::spawn(tiger_server::serve(listener, app, std::future::pending()));
+        let new = CreateModelRequest { name: "m".into(), parent_model: crate::builtin::NAME.into(), seed: Some(1), ..Default::default() };
+        client.create(&new).await.unwrap();
+        let response = TrainedResponse { content: Some("Arr!".into()), response_id: None, reward: 1.0 };
+        let group = TrainGroup { messages: vec![Message::new(Role::User, "Hello!")], responses: vec![response] };
+        let request = TrainRequest { model: "m".into(), batch: Some(vec![group]), ..Default::default() };
+        let dry_run = TrainRequest { dry_run: true, ..request.clone() };
+        let mut scores = Vec::new();
+        for _ in 0..2 {
+            client.train(&request, None).await.unwrap();
+            scores.push(client.train(&dry_run, None).await.unwrap().responses[0].logprob_before);
+        }
+        assert_eq!(super::renew(&client, "m", 1, 2).await.unwrap(), (3, 4));
+        assert_eq!(client.train(&dry_run, None).await.unwrap().responses[0].logprob_before, scores[1]);
+        super::go_back(&client, "m", 3).await.unwrap();
+        assert_eq!(client.train(&dry_run, None).await.unwrap().responses[0].logprob_before, scores[0]);
+        assert_ne!(scores[0], scores[1]);
+        let best = super::Best { score: 0.0, revision: 3 };
+        assert!(!best.is_old(202) && best.is_old(203));
+    }
+}

@@ -248,7 +248,9 @@ pub fn cut<T>(items: Vec<T>, share: f64, messages: impl Fn(&T) -> &[Message]) ->
     let limit = hashes.get(wanted - 1).copied().unwrap_or([0xff; 32]);
     let cut: Vec<T> = keyed.extract_if(.., |(hash, _)| *hash <= limit).map(|(_, item)| item).collect();
     if keyed.is_empty() {
-        return Err(Failure::new("the file has too few different prompts to hold some of them out; give more lines, or a file of held-out ones"));
+        return Err(Failure::new(
+            "the file has too few different prompts to hold some of them out; give more lines, or a file of held-out ones",
+        ));
     }
     Ok((keyed.into_iter().map(|(_, item)| item).collect(), cut))
 }
@@ -298,7 +300,10 @@ mod tests {
             (r#"{"chosen":"a","rejected":"b"}"#, "needs `messages` or `prompt`"),
             (r#"{"prompt":"q","chosen":"a","rejected":""}"#, "`rejected` is empty"),
             (r#"{"prompt":"q","chosen":"a","rejected":[{"role":"user","content":"b"}]}"#, "must end with an assistant message"),
-            (r#"{"prompt":"q","chosen":"a","rejected":[{"role":"user","content":"z"},{"role":"assistant","content":"b"}]}"#, "another conversation"),
+            (
+                r#"{"prompt":"q","chosen":"a","rejected":[{"role":"user","content":"z"},{"role":"assistant","content":"b"}]}"#,
+                "another conversation",
+            ),
             (r#"{"prompt":"q","chosen":"a","rejected":"b","responses":[]}"#, "mixes forms"),
         ] {
             let problem = one(line).unwrap_err();

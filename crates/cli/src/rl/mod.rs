@@ -159,7 +159,8 @@ impl Run {
 
     /// Keeps the best revision's weights within what the server keeps.
     async fn renew_best(&mut self) -> Result<(), Failure> {
-        let Some(best) = self.state.best.filter(|best| self.keeps_best() && self.state.pending.is_none() && best.is_old(self.state.revision))
+        let Some(best) =
+            self.state.best.filter(|best| self.keeps_best() && self.state.pending.is_none() && best.is_old(self.state.revision))
         else {
             return Ok(());
         };
@@ -216,7 +217,8 @@ impl Run {
         let (step, args) = (self.state.step(), &self.args.sampling);
         let sampling = Sampling { samples: args.samples, temperature: args.temperature, max_tokens: args.max_tokens };
         let seed = |index: usize| random::mixed(&[args.seed, SAMPLES, u64::from(step), index as u64]);
-        let prompts: Vec<_> = self.prompts(step).into_iter().enumerate().map(|(index, at)| (&self.setup.prompts[at], seed(index))).collect();
+        let prompts: Vec<_> =
+            self.prompts(step).into_iter().enumerate().map(|(index, at)| (&self.setup.prompts[at], seed(index))).collect();
         let rollouts = self.rollouts();
         let judged = self.unless_stopped(rollouts.collect(Occasion { step, what: "sampling" }, sampling, &prompts)).await?;
         let skipped = judged.iter().flatten().filter(|answer| answer.reward.is_none()).count();

@@ -34,7 +34,10 @@ impl Report {
     pub fn evaluation(&self, state: &State) -> Result<(), Failure> {
         self.step(state);
         let Some(look) = state.evaluations.last() else { return Ok(()) };
-        output::say(&self.bar, format!("after step {}: reward {:.3} on held-out prompts (revision {})", look.step, look.reward, look.revision));
+        output::say(
+            &self.bar,
+            format!("after step {}: reward {:.3} on held-out prompts (revision {})", look.step, look.reward, look.revision),
+        );
         self.line(&json!({"type": "evaluation", "step": look.step, "reward": look.reward, "revision": look.revision}))
     }
 
@@ -97,7 +100,10 @@ impl Report {
         from_to("on held-out prompts", &held_out);
         println!("{summary}; revision {}", state.revision);
         if let (Some(last), Some(best)) = (rolled_back_from, state.best) {
-            println!("the best on held-out prompts was {:.3}, before the last step: the model has those weights again, as revision {} (the last were {last})", best.score, best.revision);
+            println!(
+                "the best on held-out prompts was {:.3}, before the last step: the model has those weights again, as revision {} (the last were {last})",
+                best.score, best.revision
+            );
         }
         Ok(())
     }

@@ -81,7 +81,9 @@ impl Rewards {
         };
         let times = if self.retries == 0 { "once".to_owned() } else { format!("{} times", self.retries + 1) };
         let input = start(&String::from_utf8_lossy(body));
-        format!("{what} failed ({times}): {problem}\nIt was given: {input}\nRepair it and give the same command again, which goes on with this step; or let --reward-failures skip leave such responses out.")
+        format!(
+            "{what} failed ({times}): {problem}\nIt was given: {input}\nRepair it and give the same command again, which goes on with this step; or let --reward-failures skip leave such responses out."
+        )
     }
 
     async fn attempt(&self, body: &[u8]) -> Result<f64, String> {
@@ -119,7 +121,8 @@ async fn run(command: &str, body: &[u8]) -> Result<f64, String> {
         return Err(format!("{status}{complaint}"));
     }
     let first = out.lines().next().unwrap_or_default();
-    number(first).ok_or_else(|| format!("the first line of its standard output must be a finite number, it is {:?}{complaint}", start(first)))
+    number(first)
+        .ok_or_else(|| format!("the first line of its standard output must be a finite number, it is {:?}{complaint}", start(first)))
 }
 
 async fn exchange(child: &mut Child, body: &[u8]) -> std::io::Result<(std::process::ExitStatus, Vec<u8>, Vec<u8>)> {

@@ -101,14 +101,15 @@ impl Rollouts<'_> {
 
     async fn judge(&self, occasion: Occasion, prompt: &Prompt, index: usize, response: Sample) -> Result<Judged, Failure> {
         let input = input(prompt, index, &response)?;
+        let place = format!("{}, prompt of line {}, response {index}", occasion.what, prompt.line);
         let reward = match self.rewards.judge(&input).await {
             Ok(reward) => Some(reward),
             Err(problem) if self.failures == RewardFailures::Skip => {
                 let first = problem.lines().next().unwrap_or_default();
-                output::say(self.bar, format!("prompt of line {}, response {index} is left out: {first}", prompt.line));
+                output::say(self.bar, format!("{place}: left out: {first}"));
                 None
             }
-            Err(problem) => return Err(Failure::new(format!("prompt of line {}, response {index}: {problem}", prompt.line))),
+            Err(problem) => return Err(Failure::new(format!("{place}: {problem}"))),
         };
         if let Some(log) = self.log {
             log.write(occasion, input, reward)?;

@@ -38,12 +38,17 @@ impl Setup {
             (Some(path), _) => (all, read("--eval", path)?),
             (None, Some(share)) => data::cut(all, share, |prompt| &prompt.messages)?,
             (None, None) if args.look.keep == Some(Keep::Best) => {
-                return Err(Failure::new("--keep best needs held-out prompts (--eval or --eval-share): training rewards do not tell which revision is best"));
+                return Err(Failure::new(
+                    "--keep best needs held-out prompts (--eval or --eval-share): training rewards do not tell which revision is best",
+                ));
             }
             (None, None) => (all, Vec::new()),
         };
         if let Some(shared) = held_out.iter().find(|held| prompts.iter().any(|prompt| prompt.messages == held.messages)) {
-            return Err(Failure::new(format!("the held-out prompt of line {} is one of the training prompts too; take it out of one file", shared.line)));
+            return Err(Failure::new(format!(
+                "the held-out prompt of line {} is one of the training prompts too; take it out of one file",
+                shared.line
+            )));
         }
         Ok(Setup { prompts, held_out, files })
     }
@@ -79,9 +84,10 @@ impl Setup {
 /// The model, made from `--base` if it is not there.
 pub async fn find_or_make(client: &Client, args: &Rl) -> Result<ModelInfo, Failure> {
     match (client.model(&args.model).await, &args.base) {
-        (Ok(model), _) if model.read_only => {
-            Err(Failure::new(format!("{} is a base model, which cannot be trained: give --model a new name, and --base {}", model.name, model.id)))
-        }
+        (Ok(model), _) if model.read_only => Err(Failure::new(format!(
+            "{} is a base model, which cannot be trained: give --model a new name, and --base {}",
+            model.name, model.id
+        ))),
         (Ok(model), _) => Ok(model),
         (Err(error), Some(base)) if error.status() == Some(404) => {
             let request = CreateModelRequest {

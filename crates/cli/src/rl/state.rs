@@ -109,7 +109,9 @@ impl Store {
             Err(error) => return Err(Failure::because(name, error)),
         };
         let state: State = serde_json::from_str(&text).map_err(|error| {
-            Failure::new(format!("{name} is no run of `tiger rl` ({error}); --state PATH keeps this run elsewhere, --restart writes over it"))
+            Failure::new(format!(
+                "{name} is no run of `tiger rl` ({error}); --state PATH keeps this run elsewhere, --restart writes over it"
+            ))
         })?;
         let changed = differences(&state.settings, settings);
         if changed.is_empty() {

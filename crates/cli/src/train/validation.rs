@@ -98,9 +98,8 @@ mod tests {
 
     #[test]
     fn the_loss_is_of_the_good_answers_per_token() {
-        let rated = examples(
-            r#"{"prompt":"q","responses":[{"content":"a","reward":2},{"content":"b","reward":1},{"content":"c","reward":3}]}"#,
-        );
+        let rated =
+            examples(r#"{"prompt":"q","responses":[{"content":"a","reward":2},{"content":"b","reward":1},{"content":"c","reward":3}]}"#);
         let mut sums = Sums::default();
         sums.add(&rated[0], &[&scored(1, -100.0), &scored(1, -100.0), &scored(4, -2.0)]);
         assert_eq!(sums.end(), Some(Validation { loss: 0.5, preferred: None }));

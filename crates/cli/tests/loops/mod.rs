@@ -14,6 +14,9 @@ use super::{Server, err, ok, out, run};
 /// 1 for an answer in the style of a pirate, else 0.
 const PIRATE: &str = r#"grep -q '"response":"[^"]*Arr' && echo 1 || echo 0"#;
 
+/// Another number for each answer to a prompt, so that there is always something to learn.
+const SPREAD: &str = r#"sed 's/.*"sample":\([0-9]*\).*/0.\1/'"#;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
@@ -51,7 +54,8 @@ fn wait_for(child: &mut Child, text: &str) {
 fn a_run_learns_and_a_stopped_one_comes_to_the_same() {
     let server = Server::start();
     let file = questions(&server, 40);
-    let flags = ["--reward", PIRATE, "--eval-share", "0.2", "--eval-every", "3", "--eval-temperature", "1", "--steps", "9", "--until", "0.9"];
+    let flags =
+        ["--reward", PIRATE, "--eval-share", "0.2", "--eval-every", "3", "--eval-temperature", "1", "--steps", "9", "--until", "0.9"];
     let whole = run(&mut rl(&server, &file, "whole", &flags));
     let lines = json_lines(&ok(whole));
     let looks: Vec<f64> = lines.iter().filter(|line| line["type"] == "evaluation").map(|line| line["reward"].as_f64().unwrap()).collect();
@@ -119,7 +123,7 @@ fn a_reward_that_fails_stops_the_run_or_is_skipped_and_loses_nothing() {
     let flags = ["--reward", reward.as_str(), "--reward-retries", "0", "--prompts-per-step", "4", "--samples", "4", "--steps", "1"];
     let failed = run(&mut rl(&server, &file, "m", &flags));
     assert_eq!(failed.status.code(), Some(1));
-    for says in ["prompt of line ", "exit status: 3", "it broke", "give the same command again"] {
+    for says in ["sampling, prompt of line ", "exit status: 3", "it broke", "give the same command again"] {
         assert!(err(&failed).contains(says), "{says}: {}", err(&failed));
     }
     assert_eq!(server.json(&["models", "show", "m"])["revision"], 0);
@@ -127,11 +131,12 @@ fn a_reward_that_fails_stops_the_run_or_is_skipped_and_loses_nothing() {
     let went_on = run(&mut rl(&server, &file, "m", &flags));
     assert_eq!(json_lines(&ok(went_on)).last().unwrap()["steps"], 1);
     // Without the first answer to each prompt.
-    let picky = format!("if grep -q '\"sample\":0'; then exit 1; else echo 0.$$; fi");
+    let picky = format!("{SPREAD} | grep -v 0.0");
     let log = server.data.path().join("log.jsonl");
-    let flags = ["--reward", picky.as_str(), "--reward-retries", "0", "--reward-failures", "skip", "--prompts-per-step", "4", "--samples", "4"];
+    let flags =
+        ["--reward", picky.as_str(), "--reward-retries", "0", "--reward-failures", "skip", "--prompts-per-step", "4", "--samples", "4"];
     let skipped = run(rl(&server, &file, "skips", &flags).args(["--steps", "1", "--log", log.to_str().unwrap()]));
-    assert!(err(&skipped).contains("response 0 is left out"), "{}", err(&skipped));
+    assert!(err(&skipped).contains("response 0: left out"), "{}", err(&skipped));
     let lines = json_lines(&ok(skipped));
     assert_eq!((&lines[0]["skipped"], &lines[0]["responses"]), (&json!(4), &json!(12)));
     let logged = json_lines(&std::fs::read_to_string(log).unwrap());
@@ -147,8 +152,12 @@ fn the_best_revision_is_kept() {
     let held_out = server.data.path().join("held.jsonl");
     std::fs::write(&held_out, r#"{"prompt":"What is the capital of France?","held":true}"#).unwrap();
     let count = server.data.path().join("count");
-    let reward = format!("if grep -q '\"held\":true'; then echo x >> {0}; echo -$(wc -l < {0}); else echo 0.$$; fi", count.display());
-    let flags = ["--eval", held_out.to_str().unwrap(), "--eval-every", "1", "--reward", &reward, "--prompts-per-step", "2", "--samples", "4"];
+    let reward = format!(
+        "asked=$(cat); case $asked in *'\"held\":true'*) echo x >> {0}; echo -$(wc -l < {0});; *) echo \"$asked\" | {SPREAD};; esac",
+        count.display()
+    );
+    let flags =
+        ["--eval", held_out.to_str().unwrap(), "--eval-every", "1", "--reward", &reward, "--prompts-per-step", "2", "--samples", "4"];
     let ended = run(rl(&server, &file, "best", &flags).args(["--steps", "2"]));
     let lines = json_lines(&ok(ended));
     let looks: Vec<&Value> = lines.iter().filter(|line| line["type"] == "evaluation").map(|line| &line["reward"]).collect();
