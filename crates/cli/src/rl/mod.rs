@@ -66,7 +66,7 @@ async fn whole(global: &Global, args: Rl, stopped: watch::Receiver<bool>) -> Res
     if resumed > 0 || state.pending.is_some() {
         eprintln!("going on after step {resumed} of {} ({})", args.sampling.steps, store.path().display());
     }
-    let report = Report { json: global.json, bar: bar.clone() };
+    let report = Report { json: global.json, bar: bar.clone(), notes: output::Notes::default() };
     let model = model.id;
     let mut run = Run { client, model, args, setup, rewards, log, store, state, report, bar, stopped };
     let ended = run.go().await;
@@ -98,7 +98,8 @@ impl Run {
             if self.is_look_due(step) {
                 self.evaluate().await?;
             }
-            if step >= self.args.sampling.steps || self.reached_goal() {
+            let is_done = step >= self.args.sampling.steps || self.reached_goal();
+            if is_done && self.state.pending.is_none() {
                 return Ok(());
             }
             self.renew_best().await?;
@@ -196,15 +197,19 @@ impl Run {
         self.report.trained(&self.state, &pending, &answer, started.elapsed().as_secs_f64())
     }
 
-    /// Samples that the server no longer knows are drawn again; anything else ends the run, with the step kept for the next time.
+    /// Samples that the server no longer knows are drawn again; anything else ends the run, with the step kept for the next time, unless it
+    /// is sure that it cannot be trained any more.
     fn not_trained(&mut self, error: Error) -> Result<(), Failure> {
-        match &error {
-            Error::Api { body, .. } if body.code == ErrorCode::UnknownResponse => {
+        let Error::Api { body, .. } = &error else { return Err(error.into()) };
+        match body.code {
+            ErrorCode::UnknownResponse => {
                 output::say(&self.bar, "the samples of the last run are too old to be trained on: this step is sampled again");
                 self.state.pending = None;
                 self.store.save(&self.state)
             }
-            Error::Api { body, .. } if body.code == ErrorCode::RevisionConflict => {
+            ErrorCode::RevisionConflict => {
+                self.state.pending = None;
+                self.store.save(&self.state)?;
                 Err(setup::moved_on(&self.model, self.state.revision, &body.message))
             }
             _ => Err(error.into()),

@@ -18,6 +18,8 @@ pub struct Report {
     pub json: bool,
     /// Standard error.
     pub bar: ProgressBar,
+    /// What has been said once.
+    pub notes: output::Notes,
 }
 
 impl Report {
@@ -49,12 +51,14 @@ impl Report {
             eprintln!("step {step}: reward {:.3}  kl {:.4}  revision {}", pending.reward, metrics.kl_parent, answer.revision);
         }
         // Some prompts whose answers are all as good as each other are usual, and a step without any difference is said below.
-        for warning in answer.warnings.iter().filter(|warning| !warning.starts_with("zero_advantage")) {
-            output::say(&self.bar, format!("step {step}: {warning}"));
-        }
+        let notes = answer.warnings.iter().filter(|warning| !warning.starts_with("zero_advantage"));
+        self.notes.say(&self.bar, &format!("step {step}"), notes);
         if !answer.updated {
-            let reason = answer.reason.as_deref().unwrap_or("unchanged");
-            output::say(&self.bar, format!("step {step} changed nothing ({reason}): all answers to each prompt have the same reward"));
+            let why = match answer.reason.as_deref() {
+                Some("zero_advantage") => "all answers to each prompt have the same reward, so there is nothing to prefer",
+                reason => reason.unwrap_or("the server gives no reason"),
+            };
+            output::say(&self.bar, format!("step {step} changed nothing: {why}"));
         }
         self.line(&json!({
             "type": "step",

@@ -31,7 +31,8 @@ pub async fn run(global: &Global, args: Train) -> Result<(), Failure> {
     // A repeated call after a lost connection must not train twice.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
     let request = request(&args, &data.train);
-    let run = Run { client, global, run_id: format!("{}-{now}", std::process::id()), args, data, request, bar };
+    let run =
+        Run { client, global, run_id: format!("{}-{now}", std::process::id()), args, data, request, bar, notes: output::Notes::default() };
     run.epochs().await
 }
 
@@ -67,6 +68,7 @@ struct Run<'a> {
     data: Data,
     request: TrainRequest,
     bar: ProgressBar,
+    notes: output::Notes,
 }
 
 /// What has been done.
@@ -145,9 +147,8 @@ impl Run<'_> {
         bar.set_message(format!("revision {}  reward {:.3}  loss {:.4}", answer.revision, answer.reward.mean, answer.metrics.loss));
         // One answer to a prompt is what a demonstration is.
         let expected = |warning: &str| self.request.objective == Some(Objective::Sft) && warning.starts_with("single_response_no_baseline");
-        for warning in answer.warnings.iter().filter(|warning| !expected(warning)) {
-            output::say(bar, format!("call {}: {warning}", bar.position()));
-        }
+        let notes = answer.warnings.iter().filter(|warning| !expected(warning));
+        self.notes.say(bar, &format!("call {}", bar.position()), notes);
         if self.global.json {
             bar.suspend(|| output::json(answer))?;
         }

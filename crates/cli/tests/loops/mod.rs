@@ -115,6 +115,26 @@ fn a_run_that_was_killed_trains_its_step_once() {
 }
 
 #[test]
+fn a_model_that_somebody_else_changes_is_not_trained_on_top() {
+    let server = Server::start();
+    let file = questions(&server, 8);
+    // The somebody is the reward, while the step is sampled.
+    let meddle = server.data.path().join("meddle");
+    std::fs::write(&meddle, "").unwrap();
+    let tiger = env!("CARGO_BIN_EXE_tiger");
+    let reward = format!("asked=$(cat); test -e {0} && {tiger} models rollback m 0 >&2; echo \"$asked\" | {SPREAD}", meddle.display());
+    let flags = ["--reward", &reward, "--reward-parallel", "1", "--prompts-per-step", "1", "--samples", "2", "--steps", "1"];
+    let moved = run(&mut rl(&server, &file, "m", &flags));
+    assert_eq!(moved.status.code(), Some(6), "{}", err(&moved));
+    assert!(err(&moved).contains("`tiger models rollback m 0`"), "{}", err(&moved));
+    assert!(kept(&file, "m")["pending"].is_null());
+    std::fs::remove_file(meddle).unwrap();
+    // The last roll back brought the very weights that the run began with, so it goes on.
+    ok(run(&mut rl(&server, &file, "m", &flags)));
+    assert_eq!(server.json(&["models", "show", "m"])["revision"], 3);
+}
+
+#[test]
 fn a_reward_that_fails_stops_the_run_or_is_skipped_and_loses_nothing() {
     let server = Server::start();
     let file = questions(&server, 8);

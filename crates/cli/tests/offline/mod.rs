@@ -36,6 +36,7 @@ fn demonstrations_are_learnt_and_validated() {
     let trained = train(&server, &demonstrations, &["--epochs", "3", "--validation-share", "0.2", "--objective", "sft", "--json"]);
     assert!(!err(&trained).contains("single_response"), "{}", err(&trained));
     assert!(err(&trained).contains("epoch 3: validation loss "), "{}", err(&trained));
+    assert!(err(&trained).matches("low_entropy: ").count() <= 1, "each kind of note is said once: {}", err(&trained));
     let text = ok(trained);
     let losses: Vec<f64> = with(&text, "validation_loss").iter().map(|line| line["validation_loss"].as_f64().unwrap()).collect();
     assert_eq!(losses.len(), 4);
