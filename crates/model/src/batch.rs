@@ -51,7 +51,7 @@ pub struct Workspace {
     pub(crate) masked: Vec<f32>,
     pub(crate) logits: Vec<f32>,
     pub(crate) logits_reference: Vec<f32>,
-    /// One layer of pages for training, where every sequence starts at position 0.
+    /// One layer of pages for training: every sequence of a batch is computed in it from its start.
     pub(crate) train_kv: Option<KvLayer>,
 }
 

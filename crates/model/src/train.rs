@@ -1,4 +1,4 @@
-//! The decoder for training: the same forward over whole sequences, what it keeps, and the backward in mirror order.
+//! The decoder for training: the same forward over packed sequences, what it keeps, and the backward in mirror order.
 //! Does not know rewards: a loss reaches it as one coefficient per trained token and a weight on the KL to a reference.
 
 use std::ops::Range;
@@ -31,13 +31,25 @@ pub struct Target {
     pub token: u32,
 }
 
-/// Packed whole sequences, each from position 0.
+/// Consecutive rows of one sequence, from a page border to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainSegment {
+    /// Rows of the batch.
+    pub rows: Range<usize>,
+    /// Position of the first row, whole pages.
+    pub start: usize,
+    /// Which earlier segment's sequence the positions before `start` are; None where `start` is 0.
+    pub prefix: Option<usize>,
+}
+
+/// Packed sequences. One that begins as an earlier one does (another answer to the same prompt) may read that one's rows instead of having them
+/// again: they are computed once, forward and backward.
 #[derive(Debug, Clone, Default)]
 pub struct TrainBatch {
-    /// [T] tokens of all sequences, one after the other.
+    /// [T] tokens of all segments, one after the other.
     pub tokens: Vec<u32>,
-    /// Rows of each sequence, tiling 0..T.
-    pub sequences: Vec<Range<usize>>,
+    /// Rows of each segment, tiling 0..T.
+    pub segments: Vec<TrainSegment>,
     /// Trained positions, ascending by row, at most one a row.
     pub targets: Vec<Target>,
 }
@@ -47,7 +59,7 @@ pub struct TrainBatch {
 pub struct Dropout {
     /// 0 ≤ p < 1.
     pub p: f32,
-    /// The mask is a function of (seed, layer, module, row, column).
+    /// The mask is a function of (seed, layer, module, row, column): rows that sequences share have one mask for all of them.
     pub seed: u64,
 }
 
@@ -100,7 +112,7 @@ pub struct TrainPass<'a> {
     pub model: &'a Model,
     /// Where it computes.
     pub cpu: &'a Cpu,
-    /// Sequences and targets.
+    /// Segments and targets.
     pub batch: &'a TrainBatch,
     /// None: the bare base.
     pub adapter: Option<&'a Adapter>,
@@ -109,6 +121,34 @@ pub struct TrainPass<'a> {
 }
 
 impl TrainBatch {
+    /// How many of the first `tokens` tokens, the same in several sequences, these can share: whole pages without the last token, whose
+    /// row predicts another token in each of them.
+    pub fn shareable(tokens: usize) -> usize {
+        tokens.saturating_sub(1) / PAGE_TOKENS * PAGE_TOKENS
+    }
+
+    /// Adds a whole sequence; returns its segment.
+    pub fn push(&mut self, tokens: impl IntoIterator<Item = u32>) -> usize {
+        self.push_rows(tokens, 0, None)
+    }
+
+    /// Adds the rest of a sequence whose first `start` tokens are those of segment `prefix`'s sequence; returns its segment.
+    ///
+    /// # Panics
+    /// When `start` is not whole pages or that sequence is shorter.
+    pub fn push_after(&mut self, prefix: usize, start: usize, tokens: impl IntoIterator<Item = u32>) -> usize {
+        let before = &self.segments[prefix];
+        assert!(start.is_multiple_of(PAGE_TOKENS) && start <= before.start + before.rows.len(), "whole pages of the sequence before");
+        self.push_rows(tokens, start, (start > 0).then_some(prefix))
+    }
+
+    fn push_rows(&mut self, tokens: impl IntoIterator<Item = u32>, start: usize, prefix: Option<usize>) -> usize {
+        let first = self.tokens.len();
+        self.tokens.extend(tokens);
+        self.segments.push(TrainSegment { rows: first..self.tokens.len(), start, prefix });
+        self.segments.len() - 1
+    }
+
     /// Bytes that `Keep::All` keeps for this batch.
     pub fn activation_bytes(&self, model: &Model, rank: usize) -> u64 {
         let a = model.architecture();
@@ -176,7 +216,7 @@ impl Model {
 }
 
 impl<'a> TrainPass<'a> {
-    /// Runs the sequences; the arithmetic of each row is [`Model::forward`]'s.
+    /// Runs the batch; the arithmetic of each row is [`Model::forward`]'s.
     pub fn forward(&self, keep: Keep, workspace: &mut Workspace) -> Saved {
         let tables = self.page_tables();
         let (rows, mut kv) = self.start(&tables, workspace);
@@ -238,28 +278,31 @@ impl<'a> TrainPass<'a> {
         self.batch.targets.iter().map(|t| t.row).collect()
     }
 
-    /// Each sequence gets pages of its own, one after the other.
+    /// Each segment's table: the pages of its prefix, then pages of its own, one after the other.
     fn page_tables(&self) -> Vec<Vec<PageId>> {
+        let mut tables: Vec<Vec<PageId>> = Vec::with_capacity(self.batch.segments.len());
         let mut next = 0;
-        let table = |rows: &Range<usize>| {
-            let pages = rows.len().div_ceil(PAGE_TOKENS) as u32;
-            next += pages;
-            (next - pages..next).map(PageId).collect()
-        };
-        self.batch.sequences.iter().map(table).collect()
+        for segment in &self.batch.segments {
+            let shared = segment.start / PAGE_TOKENS;
+            let own = ((segment.start + segment.rows.len()).div_ceil(PAGE_TOKENS) - shared) as u32;
+            let before = segment.prefix.map_or(&[][..], |prefix| &tables[prefix][..shared]);
+            tables.push(before.iter().copied().chain((next..next + own).map(PageId)).collect());
+            next += own;
+        }
+        tables
     }
 
     fn start<'b>(&'b self, tables: &'b [Vec<PageId>], workspace: &mut Workspace) -> (Rows<'b>, KvLayer) {
         let segments: Vec<Segment<'b>> = self
             .batch
-            .sequences
+            .segments
             .iter()
             .zip(tables)
-            .map(|(rows, pages)| Segment { rows: rows.clone(), start: 0, pages, adapter: self.adapter })
+            .map(|(s, pages)| Segment { rows: s.rows.clone(), start: s.start, pages, adapter: self.adapter })
             .collect();
         let mask = self.dropout.filter(|d| d.p > 0.0).map(DropoutMask);
         let rows = Rows::new(self.model, self.cpu, &segments, mask);
-        let pages = tables.iter().map(Vec::len).sum();
+        let pages = tables.iter().flatten().map(|page| page.0 as usize + 1).max().unwrap_or(0);
         let (shape, kv_type) = (self.model.kv_shape(), self.model.kv_type());
         let fits = |kv: &KvLayer| kv.pages() >= pages && kv.shape() == shape && kv.kv_type() == kv_type;
         let kv = workspace.train_kv.take().filter(fits).unwrap_or_else(|| KvLayer::new(shape, kv_type, pages));

@@ -101,8 +101,7 @@ impl Case {
         let mut batch = TrainBatch::default();
         for sequence in &self.sequences {
             let first = batch.tokens.len();
-            batch.tokens.extend_from_slice(sequence);
-            batch.sequences.push(first..batch.tokens.len());
+            batch.push(sequence.iter().copied());
             batch.targets.extend((1..sequence.len()).map(|i| Target { row: first + i - 1, token: sequence[i] }));
         }
         batch

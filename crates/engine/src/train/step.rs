@@ -149,16 +149,21 @@ pub(super) struct Device<'a> {
 /// What one micro-batch goes through besides the policy.
 pub(super) struct Extras<'a> {
     pub dropout: Option<Dropout>,
-    /// Some when β > 0: the parent's adapter, itself None for the bare base.
-    pub reference: Option<Option<&'a Adapter>>,
+    /// Hidden states of the parent, [targets, C], when β > 0.
+    pub parent: Option<&'a [f32]>,
     pub keep: Keep,
+}
+
+/// Hidden states of a micro-batch's targets, [targets, C]. None: the bare base's.
+pub(super) fn hidden(device: &mut Device<'_>, micro: &MicroBatch, adapter: Option<&Adapter>) -> Vec<f32> {
+    let pass = TrainPass { model: device.model, cpu: device.cpu, batch: &micro.batch, adapter, dropout: None };
+    pass.forward(Keep::Nothing, device.workspace).hidden
 }
 
 /// Log-probs of a micro-batch without keeping anything.
 pub(super) fn score(device: &mut Device<'_>, micro: &MicroBatch, adapter: &Adapter) -> Vec<RowScore> {
-    let pass = TrainPass { model: device.model, cpu: device.cpu, batch: &micro.batch, adapter: Some(adapter), dropout: None };
-    let saved = pass.forward(Keep::Nothing, device.workspace);
-    device.model.score(device.cpu, &saved.hidden, &micro.batch.targets, device.workspace)
+    let hidden = hidden(device, micro, Some(adapter));
+    device.model.score(device.cpu, &hidden, &micro.batch.targets, device.workspace)
 }
 
 /// Forward, scores, coefficients, backward of one micro-batch; adds into `gradients` and `tally`.
@@ -171,15 +176,11 @@ pub(super) fn accumulate(
     gradients: &mut AdapterGradients,
 ) -> Result<(), EngineError> {
     let (model, cpu) = (device.model, device.cpu);
-    let reference = extras.reference.map(|parent| {
-        let pass = TrainPass { model, cpu, batch: &micro.batch, adapter: parent, dropout: None };
-        pass.forward(Keep::Nothing, device.workspace).hidden
-    });
     let pass = TrainPass { model, cpu, batch: &micro.batch, adapter: Some(adapter), dropout: extras.dropout };
     let saved = pass.forward(extras.keep, device.workspace);
     let scores = model.score(cpu, &saved.hidden, &micro.batch.targets, device.workspace);
     let coefficients = scoring.coefficients(micro, &scores, tally, current)?;
-    let kl = reference.as_deref().map(|hidden| KlReference { hidden, weights: &coefficients.kl });
+    let kl = extras.parent.map(|hidden| KlReference { hidden, weights: &coefficients.kl });
     let head = HeadGradient { scores: &scores, coefficients: &coefficients.policy, kl };
     let kl = pass.backward(saved, &head, gradients, device.workspace);
     for (kl, &(response, _)) in kl.iter().zip(&micro.owners) {
