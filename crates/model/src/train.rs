@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use tiger_formats::Module;
 use tiger_kernels::Cpu;
+use tiger_kernels::cpu::memory::zeros;
 use tiger_kernels::ops::attention::{self, AttentionSaved, KvLayer, KvRead, PAGE_TOKENS, PageId};
 use tiger_kernels::ops::linear::{Epilogue, gather_rows, linear_backward_x};
 use tiger_kernels::ops::logprob::{KlTerm, RowScore, ScoreGradient, kl_rows, row_lse, score_backward, score_rows};
@@ -15,7 +16,7 @@ use tiger_kernels::ops::rows;
 use tiger_kernels::ops::swiglu::{swiglu, swiglu_backward};
 
 use crate::adapter::{Adapter, AdapterGradients};
-use crate::batch::{LayerBuffers, LayerIo, Rows, Segment, Workspace, pick_rows, resize};
+use crate::batch::{LayerBuffers, LayerIo, Rows, Segment, Workspace, copy, pick_rows, resize};
 use crate::random::mix;
 use crate::weights::Model;
 
@@ -185,7 +186,7 @@ impl Model {
         workspace: &mut Workspace,
     ) -> (Vec<f32>, Vec<f32>) {
         let (c, v) = (self.architecture.hidden, self.architecture.vocab);
-        let mut d_hidden = vec![0.0; hidden.len()];
+        let mut d_hidden = zeros(hidden.len());
         let mut kl_values = Vec::new();
         let rows = self.logit_chunk_rows();
         for first in (0..targets.len()).step_by(rows) {
@@ -221,13 +222,15 @@ impl<'a> TrainPass<'a> {
         let tables = self.page_tables();
         let (rows, mut kv) = self.start(&tables, workspace);
         let model = self.model;
-        let mut x = vec![0.0; rows.count * model.architecture.hidden];
+        let mut x = zeros(rows.count * model.architecture.hidden);
         gather_rows(self.cpu, &model.embedding, &self.batch.tokens, &mut x);
         let mut saved = Saved { hidden: Vec::new(), keep, inputs: Vec::new(), layers: Vec::new(), last: Vec::new() };
         let mut buffers = std::mem::take(&mut workspace.layer);
         for index in 0..model.layers.len() {
             if keep != Keep::Nothing {
-                saved.inputs.push(x.clone());
+                let mut input = Vec::new();
+                copy(&x, &mut input);
+                saved.inputs.push(input);
             }
             let io = LayerIo { x: &mut x, buffers: &mut buffers, keep: keep == Keep::All };
             model.layer_forward(&rows, index, &mut kv, io, workspace);
@@ -253,12 +256,12 @@ impl<'a> TrainPass<'a> {
         let tables = self.page_tables();
         let (rows, mut kv) = self.start(&tables, workspace);
         let Saved { inputs, mut layers, keep, .. } = saved;
-        let mut scratch = Gradients::default();
+        let (mut scratch, mut x) = (Gradients::default(), Vec::new());
         for (index, input) in inputs.iter().enumerate().rev() {
             let buffers = if keep == Keep::All {
                 layers.pop().unwrap_or_default()
             } else {
-                let mut x = input.clone();
+                copy(input, &mut x);
                 let mut buffers = std::mem::take(&mut workspace.layer);
                 self.model.layer_forward(&rows, index, &mut kv, LayerIo { x: &mut x, buffers: &mut buffers, keep: true }, workspace);
                 buffers
@@ -316,7 +319,7 @@ impl<'a> TrainPass<'a> {
         let picked = pick_rows(last, &rows, c);
         let mut d_picked = vec![0.0; picked.len()];
         rmsnorm_backward(self.cpu, &picked, &model.norm, model.architecture.norm_eps, d_hidden, &mut d_picked);
-        let mut dx = vec![0.0; last.len()];
+        let mut dx = zeros(last.len());
         for (row, from) in rows.iter().zip(d_picked.chunks_exact(c)) {
             dx[row * c..][..c].copy_from_slice(from);
         }
@@ -432,7 +435,7 @@ impl LayerBackward<'_> {
             };
             let mut masked = std::mem::take(&mut self.scratch.masked);
             mask.apply(x, self.index, module, &mut masked);
-            let mut d_masked = vec![0.0; x.len()];
+            let mut d_masked = zeros(x.len());
             lora_backward(self.pass.cpu, run, LoraSaved { x: &masked, h, dy }, LoraGradients { da, db, dx: Some(&mut d_masked) });
             mask.apply(&d_masked, self.index, module, &mut masked);
             for (to, from) in dx.iter_mut().flat_map(|dx| dx.iter_mut()).zip(&masked) {

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::owners::Owners;
 use super::{AttentionSaved, AttentionShape, KvRead, KvShape, PAGE_TOKENS, Segment};
 use crate::Cpu;
+use crate::cpu::memory::zeros;
 use crate::ops::rows::{Shared, split};
 use crate::simd::tile::{Element, TILE_ROWS};
 
@@ -104,11 +105,11 @@ impl<'a, E: Element> Packed<'a, E> {
             shape: *shape,
             heads,
             owners,
-            q: vec![0.0; tiles * tile_elements],
-            d_o: vec![0.0; tiles * tile_elements],
+            q: zeros(tiles * tile_elements),
+            d_o: zeros(tiles * tile_elements),
             terms: vec![(f32::INFINITY, 0.0); tiles * TILE_ROWS],
-            k_rows: vec![0.0; pages * kv_shape.v_elements()],
-            v_columns: vec![0.0; pages * kv_shape.k_elements()],
+            k_rows: zeros(pages * kv_shape.v_elements()),
+            v_columns: zeros(pages * kv_shape.k_elements()),
         };
         packed.fill(cpu, saved);
         packed
