@@ -19,7 +19,7 @@ use tiger_kernels::Cpu;
 use tiger_kernels::ops::adamw::{self, AdamW};
 use tiger_kernels::ops::logprob::{RowScore, score_rows};
 use tiger_model::{
-    Adapter, AdapterGradients, AdapterState, HeadGradient, Keep, Kv, Model, PageId, Precision, Segment, Step, Target, TrainBatch,
+    Adapter, AdapterGradients, AdapterState, Keep, Kv, Model, PageId, Precision, Segment, Step, Target, TokenWeights, TrainBatch,
     TrainPass, Workspace,
 };
 use tokio::sync::mpsc::unbounded_channel;
@@ -554,14 +554,18 @@ fn repeated_punishment_does_not_destroy_the_model() {
     let plan = Plan::new(&all, &knobs);
     let mut plain = AdapterState::new(start);
     for step in 1..=CALLS as u64 {
-        let (batch, saved, scores) = scores(&plain.adapter, &mut workspace);
-        let weigh = |(s, q): (&RowScore, &f32)| {
+        let (batch, saved, _) = scores(&plain.adapter, &mut workspace);
+        let weight = |(s, q): (&RowScore, &f32)| {
             token_loss(&knobs, &plan.responses[0], f64::from(s.logprob), Sampled::Recorded(f64::from(*q))).coefficient as f32
         };
-        let coefficients: Vec<f32> = scores.iter().zip(&recorded).map(weigh).collect();
+        let mut weigh = |part: std::ops::Range<usize>, scores: &[RowScore]| {
+            let coefficients = scores.iter().zip(&recorded[part]).map(weight).collect();
+            Ok::<_, std::convert::Infallible>(TokenWeights { coefficients, kl: Vec::new() })
+        };
         let pass = TrainPass { model: model(), cpu: cpu(), batch: &batch, adapter: Some(&plain.adapter), dropout: None };
         let mut gradients = AdapterGradients::zeros(&plain.adapter);
-        pass.backward(saved, &HeadGradient { scores: &scores, coefficients: &coefficients, kl: None }, &mut gradients, &mut workspace);
+        let Ok(head) = pass.head(&saved, None, &mut weigh, &mut workspace);
+        pass.backward(saved, &head, &mut gradients, &mut workspace);
         let options = AdamW { lr: 5e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.0, step };
         let moments = plain.moments.first.iter_mut().zip(&mut plain.moments.second);
         for ((p, (m, v)), g) in plain.adapter.tensors_mut().zip(moments).zip(gradients.tensors()) {

@@ -88,23 +88,24 @@ pub struct Saved {
     last: Vec<f32>,
 }
 
-/// Gradient of the loss at the head.
-pub struct HeadGradient<'a> {
-    /// Scores of the targets, from [`Model::score`].
-    pub scores: &'a [RowScore],
+/// What the loss says to some targets.
+#[derive(Debug, Clone, Default)]
+pub struct TokenWeights {
     /// dL/d(log-prob of the target), per target.
-    pub coefficients: &'a [f32],
-    /// KL(policy ‖ reference) added to the loss.
-    pub kl: Option<KlReference<'a>>,
+    pub coefficients: Vec<f32>,
+    /// Weight of each target's KL(policy ‖ reference) in the loss; read only where there is a reference.
+    pub kl: Vec<f32>,
 }
 
-/// The reference distribution of a KL term.
-#[derive(Clone, Copy)]
-pub struct KlReference<'a> {
-    /// Hidden states of the reference, [targets, C].
-    pub hidden: &'a [f32],
-    /// Weight of each target's KL in the loss.
-    pub weights: &'a [f32],
+/// The head's part of a backward: [`TrainPass::head`].
+#[derive(Debug)]
+pub struct HeadGradient {
+    /// Of each target.
+    pub scores: Vec<RowScore>,
+    /// KL of each target; empty without a reference.
+    pub kl: Vec<f32>,
+    /// dL/dhidden, [targets, C].
+    d_hidden: Vec<f32>,
 }
 
 /// One micro-batch on its way through the model.
@@ -176,44 +177,6 @@ impl Model {
     fn logit_chunk_rows(&self) -> usize {
         (LOGIT_CHUNK_BYTES / (4 * self.architecture.vocab)).clamp(16, 1024)
     }
-
-    /// From the head's gradient to dL/dhidden [targets, C]; also the KL of each target (empty without a reference).
-    fn head_backward(
-        &self,
-        cpu: &Cpu,
-        (hidden, targets): (&[f32], &[Target]),
-        head: &HeadGradient<'_>,
-        workspace: &mut Workspace,
-    ) -> (Vec<f32>, Vec<f32>) {
-        let (c, v) = (self.architecture.hidden, self.architecture.vocab);
-        let mut d_hidden = zeros(hidden.len());
-        let mut kl_values = Vec::new();
-        let rows = self.logit_chunk_rows();
-        for first in (0..targets.len()).step_by(rows) {
-            let part = first..(first + rows).min(targets.len());
-            let (logits, reference_logits) = (&mut workspace.logits, &mut workspace.logits_reference);
-            self.logits(cpu, &hidden[part.start * c..part.end * c], logits);
-            let tokens: Vec<u32> = targets[part.clone()].iter().map(|t| t.token).collect();
-            let scores = &head.scores[part.clone()];
-            let rows = ScoreGradient { targets: &tokens, scores, coefficients: &head.coefficients[part.clone()] };
-            match &head.kl {
-                Some(kl) => {
-                    self.logits(cpu, &kl.hidden[part.start * c..part.end * c], reference_logits);
-                    let ref_lse: Vec<f32> = reference_logits.chunks_exact(v).map(|row| row_lse(cpu, row)).collect();
-                    let lse: Vec<f32> = scores.iter().map(|s| s.lse).collect();
-                    let first = kl_values.len();
-                    kl_values.resize(first + part.len(), 0.0);
-                    kl_rows(cpu, logits, &lse, reference_logits, &ref_lse, &mut kl_values[first..]);
-                    let weights = &kl.weights[part.clone()];
-                    let term = KlTerm { ref_logits: reference_logits, ref_lse: &ref_lse, kl: &kl_values[first..], weights };
-                    score_backward(cpu, logits, v, rows, Some(term));
-                }
-                None => score_backward(cpu, logits, v, rows, None),
-            }
-            linear_backward_x(cpu, &logits[..part.len() * v], self.head(), &mut d_hidden[part.start * c..part.end * c], Epilogue::Store);
-        }
-        (d_hidden, kl_values)
-    }
 }
 
 impl<'a> TrainPass<'a> {
@@ -245,14 +208,59 @@ impl<'a> TrainPass<'a> {
         saved
     }
 
-    /// Adds the adapter's gradients into `gradients`; returns the KL of each target (empty without a reference).
+    /// Scores the targets and takes the loss back to their hidden states. `weigh` gets the scores of some targets at a time, in order, and says
+    /// what the loss makes of them; `reference` are the hidden states of the KL's other side, [targets, C]. Each logit is computed once.
+    ///
+    /// # Errors
+    /// What `weigh` refuses.
+    pub fn head<E>(
+        &self,
+        saved: &Saved,
+        reference: Option<&[f32]>,
+        weigh: &mut dyn FnMut(Range<usize>, &[RowScore]) -> Result<TokenWeights, E>,
+        workspace: &mut Workspace,
+    ) -> Result<HeadGradient, E> {
+        let (model, cpu, targets) = (self.model, self.cpu, &self.batch.targets);
+        let (c, v) = (model.architecture.hidden, model.architecture.vocab);
+        let mut head =
+            HeadGradient { scores: vec![RowScore::default(); targets.len()], kl: Vec::new(), d_hidden: zeros(saved.hidden.len()) };
+        let rows = model.logit_chunk_rows();
+        for first in (0..targets.len()).step_by(rows) {
+            let part = first..(first + rows).min(targets.len());
+            let hidden = part.start * c..part.end * c;
+            let logits = &mut workspace.logits;
+            model.logits(cpu, &saved.hidden[hidden.clone()], logits);
+            let tokens: Vec<u32> = targets[part.clone()].iter().map(|t| t.token).collect();
+            score_rows(cpu, logits, v, &tokens, &mut head.scores[part.clone()]);
+            let scores = &head.scores[part.clone()];
+            let weights = weigh(part, scores)?;
+            let rows = ScoreGradient { targets: &tokens, scores, coefficients: &weights.coefficients };
+            match reference {
+                Some(reference) => {
+                    let ref_logits = &mut workspace.logits_reference;
+                    model.logits(cpu, &reference[hidden.clone()], ref_logits);
+                    let ref_lse: Vec<f32> = ref_logits.chunks_exact(v).map(|row| row_lse(cpu, row)).collect();
+                    let lse: Vec<f32> = scores.iter().map(|s| s.lse).collect();
+                    let first = head.kl.len();
+                    head.kl.resize(first + tokens.len(), 0.0);
+                    kl_rows(cpu, logits, &lse, ref_logits, &ref_lse, &mut head.kl[first..]);
+                    let term = KlTerm { ref_logits, ref_lse: &ref_lse, kl: &head.kl[first..], weights: &weights.kl };
+                    score_backward(cpu, logits, v, rows, Some(term));
+                }
+                None => score_backward(cpu, logits, v, rows, None),
+            }
+            linear_backward_x(cpu, logits, model.head(), &mut head.d_hidden[hidden], Epilogue::Store);
+        }
+        Ok(head)
+    }
+
+    /// Adds the adapter's gradients into `gradients`.
     ///
     /// # Panics
     /// Without an adapter, or on a `Saved` that kept nothing: a trainable tensor without a gradient is our error.
-    pub fn backward(&self, saved: Saved, head: &HeadGradient<'_>, gradients: &mut AdapterGradients, workspace: &mut Workspace) -> Vec<f32> {
+    pub fn backward(&self, saved: Saved, head: &HeadGradient, gradients: &mut AdapterGradients, workspace: &mut Workspace) {
         assert!(self.adapter.is_some() && saved.keep != Keep::Nothing, "a backward needs an adapter and a kept forward");
-        let (d_hidden, kl) = self.model.head_backward(self.cpu, (&saved.hidden, &self.batch.targets), head, workspace);
-        let mut dx = self.final_norm_backward(&saved.last, &d_hidden);
+        let mut dx = self.final_norm_backward(&saved.last, &head.d_hidden);
         let tables = self.page_tables();
         let (rows, mut kv) = self.start(&tables, workspace);
         let Saved { inputs, mut layers, keep, .. } = saved;
@@ -274,7 +282,6 @@ impl<'a> TrainPass<'a> {
             }
         }
         workspace.train_kv = Some(kv);
-        kl
     }
 
     fn target_rows(&self) -> Vec<usize> {

@@ -1,6 +1,9 @@
 //! Answers to one prompt in one training batch, the prompt once, against the same sequences each whole: the same bits forward, the same
 //! gradients up to the order of sums.
 
+use std::convert::Infallible;
+use std::ops::Range;
+
 use tiger_formats::{Architecture, Rope, RopeScaling};
 use tiger_kernels::Cpu;
 use tiger_model::*;
@@ -76,26 +79,28 @@ fn batch(shared: bool) -> TrainBatch {
     batch
 }
 
-struct Result {
+struct Outcome {
     scores: Vec<RowScore>,
     gradients: AdapterGradients,
     kl: Vec<f32>,
 }
 
-fn train(cpu: &Cpu, model: &Model, batch: &TrainBatch, keep: Keep) -> Result {
+fn train(cpu: &Cpu, model: &Model, batch: &TrainBatch, keep: Keep) -> Outcome {
     let (adapter, mut workspace) = (adapter(model), Workspace::default());
     let pass = |adapter| TrainPass { model, cpu, batch, adapter, dropout: None };
     let reference = pass(None).forward(Keep::Nothing, &mut workspace).hidden;
     let policy = pass(Some(&adapter));
     let saved = policy.forward(keep, &mut workspace);
-    let scores = model.score(cpu, &saved.hidden, &batch.targets, &mut workspace);
-    let coefficients: Vec<f32> = (0..scores.len()).map(|i| (i * 5 % 11) as f32 / 11.0 - 0.4).collect();
-    let weights: Vec<f32> = (0..scores.len()).map(|i| (i % 3) as f32 * 0.1).collect();
-    let kl = KlReference { hidden: &reference, weights: &weights };
+    let count = batch.targets.len();
+    let coefficients: Vec<f32> = (0..count).map(|i| (i * 5 % 11) as f32 / 11.0 - 0.4).collect();
+    let kl: Vec<f32> = (0..count).map(|i| (i % 3) as f32 * 0.1).collect();
+    let mut weigh = |part: Range<usize>, _: &[RowScore]| {
+        Ok::<_, Infallible>(TokenWeights { coefficients: coefficients[part.clone()].to_vec(), kl: kl[part].to_vec() })
+    };
+    let Ok(head) = policy.head(&saved, Some(&reference), &mut weigh, &mut workspace);
     let mut gradients = AdapterGradients::zeros(&adapter);
-    let head = HeadGradient { scores: &scores, coefficients: &coefficients, kl: Some(kl) };
-    let kl = policy.backward(saved, &head, &mut gradients, &mut workspace);
-    Result { scores, gradients, kl }
+    policy.backward(saved, &head, &mut gradients, &mut workspace);
+    Outcome { scores: head.scores, gradients, kl: head.kl }
 }
 
 /// Norm of the difference over the norm, of each tensor; the largest.

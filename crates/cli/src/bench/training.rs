@@ -1,11 +1,13 @@
 //! Times one step of training. Does not know the machine's limits.
 
+use std::convert::Infallible;
+use std::ops::Range;
 use std::time::Instant;
 
 use tiger_engine::train::{Advance, Job};
 use tiger_engine::{BaseId, Config, Group, Knobs, Response, TrainRequest};
 use tiger_kernels::Cpu;
-use tiger_model::{Adapter, AdapterGradients, AdapterState, HeadGradient, Keep, Model, Target, TrainBatch, TrainPass, Workspace};
+use tiger_model::{Adapter, AdapterGradients, AdapterState, Keep, Model, RowScore, Target, TokenWeights, TrainBatch, TrainPass, Workspace};
 
 /// Sequences and their length, and the rank of the adapter.
 pub(super) const SEQUENCES: usize = 8;
@@ -29,11 +31,12 @@ pub(super) fn seconds(cpu: &Cpu, model: &Model, checkpointed: bool) -> f64 {
     let adapter = Adapter::new(model.architecture(), RANK, 2.0 * RANK as f32, 1);
     let (mut gradients, mut workspace) = (AdapterGradients::zeros(&adapter), Workspace::default());
     let pass = TrainPass { model, cpu, batch: &batch, adapter: Some(&adapter), dropout: None };
-    let coefficients = vec![-1e-3; batch.targets.len()];
+    let mut weigh =
+        |part: Range<usize>, _: &[RowScore]| Ok::<_, Infallible>(TokenWeights { coefficients: vec![-1e-3; part.len()], kl: Vec::new() });
     let started = Instant::now();
     let saved = pass.forward(keep, &mut workspace);
-    let scores = model.score(cpu, &saved.hidden, &batch.targets, &mut workspace);
-    pass.backward(saved, &HeadGradient { scores: &scores, coefficients: &coefficients, kl: None }, &mut gradients, &mut workspace);
+    let Ok(head) = pass.head(&saved, None, &mut weigh, &mut workspace);
+    pass.backward(saved, &head, &mut gradients, &mut workspace);
     started.elapsed().as_secs_f64()
 }
 

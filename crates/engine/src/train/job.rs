@@ -239,7 +239,7 @@ impl Running {
         let micro = &self.batches[index];
         let scores = step::score(&mut tools.device, micro, &self.state.adapter);
         let (mut tally, mut current) = (std::mem::take(&mut self.tally), std::mem::take(&mut self.current));
-        let result = self.scoring().coefficients(micro, &scores, &mut tally, &mut current);
+        let result = self.scoring().weigh(&micro.owners, &scores, &mut tally, &mut current);
         (self.tally, self.current) = (tally, current);
         result.map(|_| ())
     }
