@@ -213,13 +213,10 @@ impl<'a> TrainPass<'a> {
     ///
     /// # Errors
     /// What `weigh` refuses.
-    pub fn head<E>(
-        &self,
-        saved: &Saved,
-        reference: Option<&[f32]>,
-        weigh: &mut dyn FnMut(Range<usize>, &[RowScore]) -> Result<TokenWeights, E>,
-        workspace: &mut Workspace,
-    ) -> Result<HeadGradient, E> {
+    pub fn head<E, W>(&self, saved: &Saved, reference: Option<&[f32]>, weigh: &mut W, workspace: &mut Workspace) -> Result<HeadGradient, E>
+    where
+        W: FnMut(Range<usize>, &[RowScore]) -> Result<TokenWeights, E>,
+    {
         let (model, cpu, targets) = (self.model, self.cpu, &self.batch.targets);
         let (c, v) = (model.architecture.hidden, model.architecture.vocab);
         let mut head =
