@@ -491,7 +491,7 @@ pub struct Bench {
     /// Threads [default: all cores]
     #[arg(long)]
     pub threads: Option<usize>,
-    /// Measure training too: LoRA rank 16, 8 sequences of 256 tokens
+    /// Measure training too: LoRA rank 16, 8 sequences of 256 tokens, and 8 answers of 64 tokens to one prompt of 1,024
     #[arg(long)]
     pub train: bool,
     /// Measure more: a longer prompt, many streams, adapters, a long context, a cached prompt, drafts

@@ -19,7 +19,7 @@ use tiger_kernels::Cpu;
 use tiger_kernels::ops::adamw::{self, AdamW};
 use tiger_kernels::ops::logprob::{RowScore, score_rows};
 use tiger_model::{
-    Adapter, AdapterGradients, AdapterState, HeadGradient, Keep, Kv, Model, PageId, Precision, Segment, Step, Target, TrainBatch,
+    Adapter, AdapterGradients, AdapterState, Keep, Kv, Model, PageId, Precision, Segment, Step, Target, TokenWeights, TrainBatch,
     TrainPass, Workspace,
 };
 use tokio::sync::mpsc::unbounded_channel;
@@ -70,6 +70,21 @@ fn groups() -> Vec<Group> {
     ]
 }
 
+/// Prompts of 40 and 33 tokens, of which the responses share 32, and one that is too short to share.
+fn sharing_groups() -> Vec<Group> {
+    let tokens = |seed: u32, count: u32| (0..count).map(|i| (i * i * 5 + i * 11 + seed * 17) % 64).collect::<Vec<u32>>();
+    let response = |(i, (count, reward)): (u32, (u32, f64))| text(&tokens(20 + i, count), reward);
+    let group = |seed, prompt, responses: &[(u32, f64)]| Group {
+        prompt: tokens(seed, prompt),
+        responses: (seed * 10..).zip(responses.iter().copied()).map(response).collect(),
+    };
+    vec![
+        group(1, 40, &[(9, 1.0), (1, 0.0), (20, -0.5), (4, 0.4)]),
+        group(2, 16, &[(3, 0.2), (5, 0.9)]),
+        group(3, 33, &[(7, 0.1), (12, 0.8)]),
+    ]
+}
+
 fn request(adapter: Adapter, groups: Vec<Group>, knobs: Knobs) -> TrainRequest {
     TrainRequest {
         base: BaseId("tiny".into()),
@@ -103,14 +118,18 @@ impl Run {
 }
 
 fn run_with(request: TrainRequest, config: &Config) -> Run {
+    run_on(cpu(), request, config)
+}
+
+fn run_on(cpu: &Cpu, request: TrainRequest, config: &Config) -> Run {
     let (sender, mut events) = unbounded_channel();
     let mut job = Job::new(request, sender, config);
     for _ in 0..10_000 {
-        if job.advance(model(), cpu()) == Advance::Finished {
+        if job.advance(model(), cpu) == Advance::Finished {
             break;
         }
     }
-    assert_eq!(job.advance(model(), cpu()), Advance::Finished, "and stays finished");
+    assert_eq!(job.advance(model(), cpu), Advance::Finished, "and stays finished");
     let (mut steps, mut end) = (Vec::new(), None);
     while let Ok(event) = events.try_recv() {
         assert!(end.is_none(), "nothing follows the end");
@@ -200,6 +219,30 @@ fn same_seed_same_bytes_and_dropout_acts() {
 }
 
 #[test]
+fn responses_to_one_prompt_compute_it_once() {
+    let train = |threads, micro_batch_tokens, activation_bytes| {
+        let config = Config { micro_batch_tokens, activation_bytes, ..Config::default() };
+        let knobs = Knobs { steps: 2, target_kl: 1e9, ..knobs() };
+        let run = run_on(&Cpu::new(threads, None), request(golden_adapter(), sharing_groups(), knobs), &config);
+        (run.counts, run.steps.clone(), run.state())
+    };
+    let (counts, steps, state) = train(1, 10_000, u64::MAX);
+    // 32 of each prompt once, and each response's own; two steps.
+    let own = [8 + 8, 8, 8 + 19, 8 + 3, 15 + 3, 15 + 5, 1 + 6, 1 + 11].iter().sum::<usize>();
+    assert_eq!((counts.training_passes, counts.training_rows), (2, 2 * (32 + own + 32)));
+    // Twice from one seed, on any number of threads, with layers computed again.
+    for (threads, bytes) in [(1, u64::MAX), (2, u64::MAX), (3, 0)] {
+        assert_eq!(train(threads, 10_000, bytes).2, state, "{threads} threads, {bytes} bytes");
+    }
+    // In more micro-batches each has the prompt again: as many rows as it has may follow, here 32.
+    let (counts, split_steps, _) = train(1, 1, u64::MAX);
+    let batches = [32 + 16 + 8, 32 + 27, 32 + 11, 18, 20, 32 + 7 + 12];
+    assert_eq!((counts.training_passes, counts.training_rows), (2 * batches.len(), 2 * batches.iter().sum::<usize>()));
+    assert!((split_steps[0].loss - steps[0].loss).abs() < 1e-12, "the rows are the same rows");
+    assert!((split_steps[0].grad_norm / steps[0].grad_norm - 1.0).abs() < 1e-5);
+}
+
+#[test]
 fn not_finite_is_divergence_and_nothing_leaves() {
     for poison in [f32::NAN, f32::INFINITY, 1e38] {
         let mut adapter = golden_adapter();
@@ -236,7 +279,10 @@ fn kl_zero_skips_the_parent_and_own_parent_is_no_distance() {
     let free = run_with(request(golden_adapter(), groups(), Knobs { kl_coefficient: 0.0, ..two.clone() }), &small);
     assert_eq!((free.counts.reference_forwards, free.counts.training_passes, free.counts.scoring_forwards), (0, 10, 5));
     let bound = run_with(request(golden_adapter(), groups(), two.clone()), &small);
-    assert_eq!((bound.counts.reference_forwards, bound.counts.training_passes), (10, 10));
+    assert_eq!((bound.counts.reference_forwards, bound.counts.training_passes), (5, 10), "the parent never changes");
+    let forgetful = run_with(request(golden_adapter(), groups(), two.clone()), &Config { activation_bytes: 0, ..small });
+    assert_eq!((forgetful.counts.reference_forwards, forgetful.counts.training_passes), (10, 10));
+    assert_eq!(forgetful.steps, bound.steps);
     assert!(bound.steps.iter().all(|s| s.kl_parent > 0.0 && s.kl_loss > 0.0));
     let mut own = request(golden_adapter(), groups(), two);
     own.reference = Some(Arc::new(golden_adapter()));
@@ -267,9 +313,14 @@ fn one_by_one_is_packed_and_checkpointing_is_not() {
 
 #[test]
 fn gradient_is_that_of_the_loss_through_the_model() {
+    check_gradient(groups());
+    check_gradient(sharing_groups());
+}
+
+fn check_gradient(mut all: Vec<Group>) {
     // The first moment after one step from zero is 0.1 of the gradient.
-    let mut all = groups();
-    all[0].responses[0].recorded = Some(Recorded { logprobs: vec![-3.0, -4.0, -2.5], staleness: 0 });
+    let first = &mut all[0].responses[0];
+    first.recorded = Some(Recorded { logprobs: first.tokens.iter().map(|t| -2.5 - (t % 3) as f32 / 2.0).collect(), staleness: 0 });
     let wide = Knobs { max_grad_norm: 1e9, kl_coefficient: 0.5, evaluate: false, ..knobs() };
     let start = golden_adapter();
     let gradient = run(request(start.clone(), all.clone(), wide.clone())).state().moments.first;
@@ -388,7 +439,9 @@ fn decode(adapter: &Adapter, prompt: &[u32], count: usize) -> (Vec<u32>, Vec<f32
 #[test]
 fn trained_log_probs_are_the_sampled_ones_bit_for_bit() {
     let adapter = golden_adapter();
-    let prompts: [&[u32]; 2] = [&[3, 14, 15, 9, 2, 6], &[5, 35]];
+    // The last is long enough for its responses to share.
+    let long: Vec<u32> = (0..40).map(|i| (i * 13 + 7) % 64).collect();
+    let prompts: [&[u32]; 3] = [&[3, 14, 15, 9, 2, 6], &[5, 35], &long];
     let mut all = Vec::new();
     for prompt in prompts {
         let responses = [7, 19].map(|count| {
@@ -409,7 +462,9 @@ fn trained_log_probs_are_the_sampled_ones_bit_for_bit() {
 /// Training rows of one sequence, every position a target.
 fn batch(tokens: &[u32]) -> TrainBatch {
     let targets = (1..tokens.len()).map(|i| Target { row: i - 1, token: tokens[i] }).collect();
-    TrainBatch { tokens: tokens[..tokens.len() - 1].to_vec(), sequences: std::iter::once(0..tokens.len() - 1).collect(), targets }
+    let mut batch = TrainBatch { targets, ..TrainBatch::default() };
+    batch.push(tokens[..tokens.len() - 1].iter().copied());
+    batch
 }
 
 fn logits_of(model: &Model, adapter: Option<&Adapter>, tokens: &[u32]) -> Vec<f32> {
@@ -499,14 +554,18 @@ fn repeated_punishment_does_not_destroy_the_model() {
     let plan = Plan::new(&all, &knobs);
     let mut plain = AdapterState::new(start);
     for step in 1..=CALLS as u64 {
-        let (batch, saved, scores) = scores(&plain.adapter, &mut workspace);
-        let weigh = |(s, q): (&RowScore, &f32)| {
+        let (batch, saved, _) = scores(&plain.adapter, &mut workspace);
+        let weight = |(s, q): (&RowScore, &f32)| {
             token_loss(&knobs, &plan.responses[0], f64::from(s.logprob), Sampled::Recorded(f64::from(*q))).coefficient as f32
         };
-        let coefficients: Vec<f32> = scores.iter().zip(&recorded).map(weigh).collect();
+        let mut weigh = |part: std::ops::Range<usize>, scores: &[RowScore]| {
+            let coefficients = scores.iter().zip(&recorded[part]).map(weight).collect();
+            Ok::<_, std::convert::Infallible>(TokenWeights { coefficients, kl: Vec::new() })
+        };
         let pass = TrainPass { model: model(), cpu: cpu(), batch: &batch, adapter: Some(&plain.adapter), dropout: None };
         let mut gradients = AdapterGradients::zeros(&plain.adapter);
-        pass.backward(saved, &HeadGradient { scores: &scores, coefficients: &coefficients, kl: None }, &mut gradients, &mut workspace);
+        let Ok(head) = pass.head(&saved, None, &mut weigh, &mut workspace);
+        pass.backward(saved, &head, &mut gradients, &mut workspace);
         let options = AdamW { lr: 5e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.0, step };
         let moments = plain.moments.first.iter_mut().zip(&mut plain.moments.second);
         for ((p, (m, v)), g) in plain.adapter.tensors_mut().zip(moments).zip(gradients.tensors()) {

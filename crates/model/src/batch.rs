@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use tiger_kernels::Cpu;
+use tiger_kernels::cpu::memory::zeros;
 use tiger_kernels::ops::attention::{self, AttentionOutput, KvLayer, KvRead, PageId};
 use tiger_kernels::ops::linear::{Epilogue, Weight, add_bias, gather_rows, linear};
 use tiger_kernels::ops::lora::{LoraRun, lora_forward};
@@ -51,7 +52,7 @@ pub struct Workspace {
     pub(crate) masked: Vec<f32>,
     pub(crate) logits: Vec<f32>,
     pub(crate) logits_reference: Vec<f32>,
-    /// One layer of pages for training, where every sequence starts at position 0.
+    /// One layer of pages for training: every sequence of a batch is computed in it from its start.
     pub(crate) train_kv: Option<KvLayer>,
 }
 
@@ -172,7 +173,7 @@ impl Model {
         self.attention_forward(&mut project, kv, norm, buffers);
         project.run(&buffers.o, &layer.o, layer.o_bias.as_deref(), (&mut *x, Epilogue::Add), &mut [(Module::O, 0, &mut buffers.h[3])]);
         if keep {
-            buffers.x_middle.clone_from(x);
+            copy(x, &mut buffers.x_middle);
         }
         rmsnorm(cpu, x, &layer.mlp_norm, a.norm_eps, norm);
         resize(&mut buffers.gate_up, rows.count * 2 * a.ffn);
@@ -267,6 +268,12 @@ impl Layer {
     }
 }
 
+/// to = from.
+pub(crate) fn copy(from: &[f32], to: &mut Vec<f32>) {
+    resize(to, from.len());
+    to.copy_from_slice(from);
+}
+
 /// Rows of a [T, C] matrix, copied.
 pub(crate) fn pick_rows(x: &[f32], rows: &[usize], c: usize) -> Vec<f32> {
     let mut picked = Vec::with_capacity(rows.len() * c);
@@ -278,7 +285,9 @@ pub(crate) fn pick_rows(x: &[f32], rows: &[usize], c: usize) -> Vec<f32> {
 
 /// Sets the length without touching values that will be overwritten anyway.
 pub(crate) fn resize(buffer: &mut Vec<f32>, len: usize) {
-    if buffer.len() > len {
+    if buffer.capacity() < len {
+        *buffer = zeros(len);
+    } else if buffer.len() > len {
         buffer.truncate(len);
     } else {
         buffer.resize(len, 0.0);

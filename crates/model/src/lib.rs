@@ -17,5 +17,5 @@ pub use tiger_kernels::Cpu;
 pub use tiger_kernels::ops::attention::{KvType, PAGE_TOKENS, PageId};
 pub use tiger_kernels::ops::linear::Precision;
 pub use tiger_kernels::ops::logprob::RowScore;
-pub use train::{Dropout, HeadGradient, Keep, KlReference, Saved, Target, TrainBatch, TrainPass};
+pub use train::{Dropout, HeadGradient, Keep, Saved, Target, TokenWeights, TrainBatch, TrainPass, TrainSegment};
 pub use weights::{Model, ModelError};

@@ -1,10 +1,11 @@
-//! The decoder for training: the same forward over whole sequences, what it keeps, and the backward in mirror order.
+//! The decoder for training: the same forward over packed sequences, what it keeps, and the backward in mirror order.
 //! Does not know rewards: a loss reaches it as one coefficient per trained token and a weight on the KL to a reference.
 
 use std::ops::Range;
 
 use tiger_formats::Module;
 use tiger_kernels::Cpu;
+use tiger_kernels::cpu::memory::zeros;
 use tiger_kernels::ops::attention::{self, AttentionSaved, KvLayer, KvRead, PAGE_TOKENS, PageId};
 use tiger_kernels::ops::linear::{Epilogue, gather_rows, linear_backward_x};
 use tiger_kernels::ops::logprob::{KlTerm, RowScore, ScoreGradient, kl_rows, row_lse, score_backward, score_rows};
@@ -15,7 +16,7 @@ use tiger_kernels::ops::rows;
 use tiger_kernels::ops::swiglu::{swiglu, swiglu_backward};
 
 use crate::adapter::{Adapter, AdapterGradients};
-use crate::batch::{LayerBuffers, LayerIo, Rows, Segment, Workspace, pick_rows, resize};
+use crate::batch::{LayerBuffers, LayerIo, Rows, Segment, Workspace, copy, pick_rows, resize};
 use crate::random::mix;
 use crate::weights::Model;
 
@@ -31,13 +32,25 @@ pub struct Target {
     pub token: u32,
 }
 
-/// Packed whole sequences, each from position 0.
+/// Consecutive rows of one sequence, from a page border to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainSegment {
+    /// Rows of the batch.
+    pub rows: Range<usize>,
+    /// Position of the first row, whole pages.
+    pub start: usize,
+    /// Which earlier segment's sequence the positions before `start` are; None where `start` is 0.
+    pub prefix: Option<usize>,
+}
+
+/// Packed sequences. One that begins as an earlier one does (another answer to the same prompt) may read that one's rows instead of having them
+/// again: they are computed once, forward and backward.
 #[derive(Debug, Clone, Default)]
 pub struct TrainBatch {
-    /// [T] tokens of all sequences, one after the other.
+    /// [T] tokens of all segments, one after the other.
     pub tokens: Vec<u32>,
-    /// Rows of each sequence, tiling 0..T.
-    pub sequences: Vec<Range<usize>>,
+    /// Rows of each segment, tiling 0..T.
+    pub segments: Vec<TrainSegment>,
     /// Trained positions, ascending by row, at most one a row.
     pub targets: Vec<Target>,
 }
@@ -47,7 +60,7 @@ pub struct TrainBatch {
 pub struct Dropout {
     /// 0 ≤ p < 1.
     pub p: f32,
-    /// The mask is a function of (seed, layer, module, row, column).
+    /// The mask is a function of (seed, layer, module, row, column): rows that sequences share have one mask for all of them.
     pub seed: u64,
 }
 
@@ -75,23 +88,24 @@ pub struct Saved {
     last: Vec<f32>,
 }
 
-/// Gradient of the loss at the head.
-pub struct HeadGradient<'a> {
-    /// Scores of the targets, from [`Model::score`].
-    pub scores: &'a [RowScore],
+/// What the loss says to some targets.
+#[derive(Debug, Clone, Default)]
+pub struct TokenWeights {
     /// dL/d(log-prob of the target), per target.
-    pub coefficients: &'a [f32],
-    /// KL(policy ‖ reference) added to the loss.
-    pub kl: Option<KlReference<'a>>,
+    pub coefficients: Vec<f32>,
+    /// Weight of each target's KL(policy ‖ reference) in the loss; read only where there is a reference.
+    pub kl: Vec<f32>,
 }
 
-/// The reference distribution of a KL term.
-#[derive(Clone, Copy)]
-pub struct KlReference<'a> {
-    /// Hidden states of the reference, [targets, C].
-    pub hidden: &'a [f32],
-    /// Weight of each target's KL in the loss.
-    pub weights: &'a [f32],
+/// The head's part of a backward: [`TrainPass::head`].
+#[derive(Debug)]
+pub struct HeadGradient {
+    /// Of each target.
+    pub scores: Vec<RowScore>,
+    /// KL of each target; empty without a reference.
+    pub kl: Vec<f32>,
+    /// dL/dhidden, [targets, C].
+    d_hidden: Vec<f32>,
 }
 
 /// One micro-batch on its way through the model.
@@ -100,7 +114,7 @@ pub struct TrainPass<'a> {
     pub model: &'a Model,
     /// Where it computes.
     pub cpu: &'a Cpu,
-    /// Sequences and targets.
+    /// Segments and targets.
     pub batch: &'a TrainBatch,
     /// None: the bare base.
     pub adapter: Option<&'a Adapter>,
@@ -109,6 +123,34 @@ pub struct TrainPass<'a> {
 }
 
 impl TrainBatch {
+    /// How many of the first `tokens` tokens, the same in several sequences, these can share: whole pages without the last token, whose
+    /// row predicts another token in each of them.
+    pub fn shareable(tokens: usize) -> usize {
+        tokens.saturating_sub(1) / PAGE_TOKENS * PAGE_TOKENS
+    }
+
+    /// Adds a whole sequence; returns its segment.
+    pub fn push(&mut self, tokens: impl IntoIterator<Item = u32>) -> usize {
+        self.push_rows(tokens, 0, None)
+    }
+
+    /// Adds the rest of a sequence whose first `start` tokens are those of segment `prefix`'s sequence; returns its segment.
+    ///
+    /// # Panics
+    /// When `start` is not whole pages or that sequence is shorter.
+    pub fn push_after(&mut self, prefix: usize, start: usize, tokens: impl IntoIterator<Item = u32>) -> usize {
+        let before = &self.segments[prefix];
+        assert!(start.is_multiple_of(PAGE_TOKENS) && start <= before.start + before.rows.len(), "whole pages of the sequence before");
+        self.push_rows(tokens, start, (start > 0).then_some(prefix))
+    }
+
+    fn push_rows(&mut self, tokens: impl IntoIterator<Item = u32>, start: usize, prefix: Option<usize>) -> usize {
+        let first = self.tokens.len();
+        self.tokens.extend(tokens);
+        self.segments.push(TrainSegment { rows: first..self.tokens.len(), start, prefix });
+        self.segments.len() - 1
+    }
+
     /// Bytes that `Keep::All` keeps for this batch.
     pub fn activation_bytes(&self, model: &Model, rank: usize) -> u64 {
         let a = model.architecture();
@@ -135,59 +177,23 @@ impl Model {
     fn logit_chunk_rows(&self) -> usize {
         (LOGIT_CHUNK_BYTES / (4 * self.architecture.vocab)).clamp(16, 1024)
     }
-
-    /// From the head's gradient to dL/dhidden [targets, C]; also the KL of each target (empty without a reference).
-    fn head_backward(
-        &self,
-        cpu: &Cpu,
-        (hidden, targets): (&[f32], &[Target]),
-        head: &HeadGradient<'_>,
-        workspace: &mut Workspace,
-    ) -> (Vec<f32>, Vec<f32>) {
-        let (c, v) = (self.architecture.hidden, self.architecture.vocab);
-        let mut d_hidden = vec![0.0; hidden.len()];
-        let mut kl_values = Vec::new();
-        let rows = self.logit_chunk_rows();
-        for first in (0..targets.len()).step_by(rows) {
-            let part = first..(first + rows).min(targets.len());
-            let (logits, reference_logits) = (&mut workspace.logits, &mut workspace.logits_reference);
-            self.logits(cpu, &hidden[part.start * c..part.end * c], logits);
-            let tokens: Vec<u32> = targets[part.clone()].iter().map(|t| t.token).collect();
-            let scores = &head.scores[part.clone()];
-            let rows = ScoreGradient { targets: &tokens, scores, coefficients: &head.coefficients[part.clone()] };
-            match &head.kl {
-                Some(kl) => {
-                    self.logits(cpu, &kl.hidden[part.start * c..part.end * c], reference_logits);
-                    let ref_lse: Vec<f32> = reference_logits.chunks_exact(v).map(|row| row_lse(cpu, row)).collect();
-                    let lse: Vec<f32> = scores.iter().map(|s| s.lse).collect();
-                    let first = kl_values.len();
-                    kl_values.resize(first + part.len(), 0.0);
-                    kl_rows(cpu, logits, &lse, reference_logits, &ref_lse, &mut kl_values[first..]);
-                    let weights = &kl.weights[part.clone()];
-                    let term = KlTerm { ref_logits: reference_logits, ref_lse: &ref_lse, kl: &kl_values[first..], weights };
-                    score_backward(cpu, logits, v, rows, Some(term));
-                }
-                None => score_backward(cpu, logits, v, rows, None),
-            }
-            linear_backward_x(cpu, &logits[..part.len() * v], self.head(), &mut d_hidden[part.start * c..part.end * c], Epilogue::Store);
-        }
-        (d_hidden, kl_values)
-    }
 }
 
 impl<'a> TrainPass<'a> {
-    /// Runs the sequences; the arithmetic of each row is [`Model::forward`]'s.
+    /// Runs the batch; the arithmetic of each row is [`Model::forward`]'s.
     pub fn forward(&self, keep: Keep, workspace: &mut Workspace) -> Saved {
         let tables = self.page_tables();
         let (rows, mut kv) = self.start(&tables, workspace);
         let model = self.model;
-        let mut x = vec![0.0; rows.count * model.architecture.hidden];
+        let mut x = zeros(rows.count * model.architecture.hidden);
         gather_rows(self.cpu, &model.embedding, &self.batch.tokens, &mut x);
         let mut saved = Saved { hidden: Vec::new(), keep, inputs: Vec::new(), layers: Vec::new(), last: Vec::new() };
         let mut buffers = std::mem::take(&mut workspace.layer);
         for index in 0..model.layers.len() {
             if keep != Keep::Nothing {
-                saved.inputs.push(x.clone());
+                let mut input = Vec::new();
+                copy(&x, &mut input);
+                saved.inputs.push(input);
             }
             let io = LayerIo { x: &mut x, buffers: &mut buffers, keep: keep == Keep::All };
             model.layer_forward(&rows, index, &mut kv, io, workspace);
@@ -202,23 +208,65 @@ impl<'a> TrainPass<'a> {
         saved
     }
 
-    /// Adds the adapter's gradients into `gradients`; returns the KL of each target (empty without a reference).
+    /// Scores the targets and takes the loss back to their hidden states. `weigh` gets the scores of some targets at a time, in order, and says
+    /// what the loss makes of them; `reference` are the hidden states of the KL's other side, [targets, C]. Each logit is computed once.
+    ///
+    /// # Errors
+    /// What `weigh` refuses.
+    pub fn head<E, W>(&self, saved: &Saved, reference: Option<&[f32]>, weigh: &mut W, workspace: &mut Workspace) -> Result<HeadGradient, E>
+    where
+        W: FnMut(Range<usize>, &[RowScore]) -> Result<TokenWeights, E>,
+    {
+        let (model, cpu, targets) = (self.model, self.cpu, &self.batch.targets);
+        let (c, v) = (model.architecture.hidden, model.architecture.vocab);
+        let mut head =
+            HeadGradient { scores: vec![RowScore::default(); targets.len()], kl: Vec::new(), d_hidden: zeros(saved.hidden.len()) };
+        let rows = model.logit_chunk_rows();
+        for first in (0..targets.len()).step_by(rows) {
+            let part = first..(first + rows).min(targets.len());
+            let hidden = part.start * c..part.end * c;
+            let logits = &mut workspace.logits;
+            model.logits(cpu, &saved.hidden[hidden.clone()], logits);
+            let tokens: Vec<u32> = targets[part.clone()].iter().map(|t| t.token).collect();
+            score_rows(cpu, logits, v, &tokens, &mut head.scores[part.clone()]);
+            let scores = &head.scores[part.clone()];
+            let weights = weigh(part, scores)?;
+            let rows = ScoreGradient { targets: &tokens, scores, coefficients: &weights.coefficients };
+            match reference {
+                Some(reference) => {
+                    let ref_logits = &mut workspace.logits_reference;
+                    model.logits(cpu, &reference[hidden.clone()], ref_logits);
+                    let ref_lse: Vec<f32> = ref_logits.chunks_exact(v).map(|row| row_lse(cpu, row)).collect();
+                    let lse: Vec<f32> = scores.iter().map(|s| s.lse).collect();
+                    let first = head.kl.len();
+                    head.kl.resize(first + tokens.len(), 0.0);
+                    kl_rows(cpu, logits, &lse, ref_logits, &ref_lse, &mut head.kl[first..]);
+                    let term = KlTerm { ref_logits, ref_lse: &ref_lse, kl: &head.kl[first..], weights: &weights.kl };
+                    score_backward(cpu, logits, v, rows, Some(term));
+                }
+                None => score_backward(cpu, logits, v, rows, None),
+            }
+            linear_backward_x(cpu, logits, model.head(), &mut head.d_hidden[hidden], Epilogue::Store);
+        }
+        Ok(head)
+    }
+
+    /// Adds the adapter's gradients into `gradients`.
     ///
     /// # Panics
     /// Without an adapter, or on a `Saved` that kept nothing: a trainable tensor without a gradient is our error.
-    pub fn backward(&self, saved: Saved, head: &HeadGradient<'_>, gradients: &mut AdapterGradients, workspace: &mut Workspace) -> Vec<f32> {
+    pub fn backward(&self, saved: Saved, head: &HeadGradient, gradients: &mut AdapterGradients, workspace: &mut Workspace) {
         assert!(self.adapter.is_some() && saved.keep != Keep::Nothing, "a backward needs an adapter and a kept forward");
-        let (d_hidden, kl) = self.model.head_backward(self.cpu, (&saved.hidden, &self.batch.targets), head, workspace);
-        let mut dx = self.final_norm_backward(&saved.last, &d_hidden);
+        let mut dx = self.final_norm_backward(&saved.last, &head.d_hidden);
         let tables = self.page_tables();
         let (rows, mut kv) = self.start(&tables, workspace);
         let Saved { inputs, mut layers, keep, .. } = saved;
-        let mut scratch = Gradients::default();
+        let (mut scratch, mut x) = (Gradients::default(), Vec::new());
         for (index, input) in inputs.iter().enumerate().rev() {
             let buffers = if keep == Keep::All {
                 layers.pop().unwrap_or_default()
             } else {
-                let mut x = input.clone();
+                copy(input, &mut x);
                 let mut buffers = std::mem::take(&mut workspace.layer);
                 self.model.layer_forward(&rows, index, &mut kv, LayerIo { x: &mut x, buffers: &mut buffers, keep: true }, workspace);
                 buffers
@@ -231,35 +279,37 @@ impl<'a> TrainPass<'a> {
             }
         }
         workspace.train_kv = Some(kv);
-        kl
     }
 
     fn target_rows(&self) -> Vec<usize> {
         self.batch.targets.iter().map(|t| t.row).collect()
     }
 
-    /// Each sequence gets pages of its own, one after the other.
+    /// Each segment's table: the pages of its prefix, then pages of its own, one after the other.
     fn page_tables(&self) -> Vec<Vec<PageId>> {
+        let mut tables: Vec<Vec<PageId>> = Vec::with_capacity(self.batch.segments.len());
         let mut next = 0;
-        let table = |rows: &Range<usize>| {
-            let pages = rows.len().div_ceil(PAGE_TOKENS) as u32;
-            next += pages;
-            (next - pages..next).map(PageId).collect()
-        };
-        self.batch.sequences.iter().map(table).collect()
+        for segment in &self.batch.segments {
+            let shared = segment.start / PAGE_TOKENS;
+            let own = ((segment.start + segment.rows.len()).div_ceil(PAGE_TOKENS) - shared) as u32;
+            let before = segment.prefix.map_or(&[][..], |prefix| &tables[prefix][..shared]);
+            tables.push(before.iter().copied().chain((next..next + own).map(PageId)).collect());
+            next += own;
+        }
+        tables
     }
 
     fn start<'b>(&'b self, tables: &'b [Vec<PageId>], workspace: &mut Workspace) -> (Rows<'b>, KvLayer) {
         let segments: Vec<Segment<'b>> = self
             .batch
-            .sequences
+            .segments
             .iter()
             .zip(tables)
-            .map(|(rows, pages)| Segment { rows: rows.clone(), start: 0, pages, adapter: self.adapter })
+            .map(|(s, pages)| Segment { rows: s.rows.clone(), start: s.start, pages, adapter: self.adapter })
             .collect();
         let mask = self.dropout.filter(|d| d.p > 0.0).map(DropoutMask);
         let rows = Rows::new(self.model, self.cpu, &segments, mask);
-        let pages = tables.iter().map(Vec::len).sum();
+        let pages = tables.iter().flatten().map(|page| page.0 as usize + 1).max().unwrap_or(0);
         let (shape, kv_type) = (self.model.kv_shape(), self.model.kv_type());
         let fits = |kv: &KvLayer| kv.pages() >= pages && kv.shape() == shape && kv.kv_type() == kv_type;
         let kv = workspace.train_kv.take().filter(fits).unwrap_or_else(|| KvLayer::new(shape, kv_type, pages));
@@ -273,7 +323,7 @@ impl<'a> TrainPass<'a> {
         let picked = pick_rows(last, &rows, c);
         let mut d_picked = vec![0.0; picked.len()];
         rmsnorm_backward(self.cpu, &picked, &model.norm, model.architecture.norm_eps, d_hidden, &mut d_picked);
-        let mut dx = vec![0.0; last.len()];
+        let mut dx = zeros(last.len());
         for (row, from) in rows.iter().zip(d_picked.chunks_exact(c)) {
             dx[row * c..][..c].copy_from_slice(from);
         }
@@ -389,7 +439,7 @@ impl LayerBackward<'_> {
             };
             let mut masked = std::mem::take(&mut self.scratch.masked);
             mask.apply(x, self.index, module, &mut masked);
-            let mut d_masked = vec![0.0; x.len()];
+            let mut d_masked = zeros(x.len());
             lora_backward(self.pass.cpu, run, LoraSaved { x: &masked, h, dy }, LoraGradients { da, db, dx: Some(&mut d_masked) });
             mask.apply(&d_masked, self.index, module, &mut masked);
             for (to, from) in dx.iter_mut().flat_map(|dx| dx.iter_mut()).zip(&masked) {

@@ -101,8 +101,7 @@ impl Case {
         let mut batch = TrainBatch::default();
         for sequence in &self.sequences {
             let first = batch.tokens.len();
-            batch.tokens.extend_from_slice(sequence);
-            batch.sequences.push(first..batch.tokens.len());
+            batch.push(sequence.iter().copied());
             batch.targets.extend((1..sequence.len()).map(|i| Target { row: first + i - 1, token: sequence[i] }));
         }
         batch
@@ -118,13 +117,17 @@ impl Case {
         let reference = pass(None).forward(Keep::Nothing, &mut workspace);
         let policy = pass(Some(&self.adapter));
         let saved = policy.forward(keep, &mut workspace);
-        let scores = self.model.score(&self.cpu, &saved.hidden, &batch.targets, &mut workspace);
+        let scored = self.model.score(&self.cpu, &saved.hidden, &batch.targets, &mut workspace);
         let (coefficients, weights) = (self.concat("coefficient"), self.concat("weight"));
-        let kl = KlReference { hidden: &reference.hidden, weights: &weights };
-        let head = HeadGradient { scores: &scores, coefficients: &coefficients, kl: Some(kl) };
+        let mut weigh = |part: std::ops::Range<usize>, _: &[RowScore]| {
+            let weights = TokenWeights { coefficients: coefficients[part.clone()].to_vec(), kl: weights[part].to_vec() };
+            Ok::<_, std::convert::Infallible>(weights)
+        };
+        let Ok(head) = policy.head(&saved, Some(&reference.hidden), &mut weigh, &mut workspace);
+        assert_eq!(scored, head.scores, "a score is the same with and without a backward");
         let mut gradients = AdapterGradients::zeros(&self.adapter);
-        let kl = policy.backward(saved, &head, &mut gradients, &mut workspace);
-        (gradients, scores, kl)
+        policy.backward(saved, &head, &mut gradients, &mut workspace);
+        (gradients, head.scores, head.kl)
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) enum Work {
     Drafts { answer: Answer, streams: u32 },
     /// A step of training; true: only layer inputs are kept.
     Train(bool),
+    /// A training call with responses to one prompt, against the same responses one by one.
+    TrainGroup,
 }
 
 /// What `tiger bench` always measures, and what `--full` adds.
@@ -80,6 +82,9 @@ impl Work {
             Self::Drafts { answer, streams } => format!("drafts, {} × {streams}", answer.name()),
             Self::Train(false) => format!("train {} × {}", training::SEQUENCES, training::SEQUENCE),
             Self::Train(true) => "train, checkpointed".into(),
+            Self::TrainGroup => {
+                format!("train {} × ({} + {}), shared", training::GROUP, training::GROUP_PROMPT, training::GROUP_ANSWER)
+            }
         }
     }
 }
@@ -90,7 +95,8 @@ pub(crate) struct Row {
     work: Work,
     tokens_per_s: f64,
     /// What the machine did, and what it can do. For a cached prompt: its time, and that of the whole; for the engine: the time of a bare
-    /// step and draw, and of both in the engine; for drafts: the time of a token with them, and without.
+    /// step and draw, and of both in the engine; for drafts: the time of a token with them, and without; for a group: its time, and that of its
+    /// responses apart.
     reached: f64,
     limit: f64,
     unit: &'static str,
@@ -124,7 +130,7 @@ pub fn run(args: &Bench, global: &Global) -> Result<(), Failure> {
         works.extend(DRAFTS);
     }
     if args.train {
-        works.extend([Work::Train(false), Work::Train(true)]);
+        works.extend([Work::Train(false), Work::Train(true), Work::TrainGroup]);
     }
     let mut rounds: Vec<Vec<Row>> = Vec::new();
     for round in 0..args.rounds {
@@ -255,6 +261,11 @@ fn measure(cpu: &Cpu, model: &Arc<Model>, sampling: &mut Sampling<'_>, work: Wor
         Work::Drafts { answer, streams } => {
             let [with, without] = speculation::seconds_per_token(model, cpu.threads(), answer, streams)?;
             Row { work, tokens_per_s: 1.0 / with, reached: 1e6 * with, limit: 1e6 * without, unit: "us", theirs: None, costs: None }
+        }
+        Work::TrainGroup => {
+            let [together, apart] = training::group_seconds(cpu, model);
+            let tokens = (training::GROUP * (training::GROUP_PROMPT + training::GROUP_ANSWER)) as f64;
+            Row { work, tokens_per_s: tokens / together, reached: together, limit: apart, unit: "s", theirs: None, costs: None }
         }
         Work::Train(checkpointed) => {
             let seconds = training::seconds(cpu, model, checkpointed);

@@ -14,6 +14,10 @@ use super::{Group, Knobs, Mode, Objective, Outcome, ResponseMetrics, StepMetrics
 use crate::command::Config;
 use crate::request::{EngineError, TrainEvent};
 
+/// Share of `activation_bytes` that the parent's hidden states may take between steps (of 4 GiB: 256 MiB, 32,768 targets of width 2,048).
+/// Those of micro-batches beyond it are computed again at each step.
+const PARENT_SHARE: u64 = 16;
+
 /// What [`Job::advance`] leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Advance {
@@ -26,10 +30,12 @@ pub enum Advance {
 /// Passes through the model so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Forwards of the parent, for the KL.
+    /// Forwards of the parent, for the KL: once a micro-batch where what it says is kept from step to step.
     pub reference_forwards: usize,
     /// Forwards of the policy that a backward followed.
     pub training_passes: usize,
+    /// Rows of those: prompts once a micro-batch, however many responses share them.
+    pub training_rows: usize,
     /// Forwards of the policy that only scored.
     pub scoring_forwards: usize,
     /// Steps that changed weights.
@@ -119,6 +125,8 @@ struct Running {
     activation_bytes: u64,
     plan: Plan,
     batches: Vec<MicroBatch>,
+    /// The parent's hidden states of each micro-batch, [targets, C], where they are kept: it never changes during a call.
+    parent: Vec<Option<Vec<f32>>>,
     phase: Phase,
     gradients: AdapterGradients,
     tally: Tally,
@@ -138,12 +146,14 @@ impl Running {
         // An invalid request is not planned: nothing of it can be relied on.
         let groups = if valid.is_ok() { groups } else { Vec::new() };
         let plan = Plan::new(&groups, &knobs);
+        let batches = pack(&groups, config.micro_batch_tokens);
         Running {
             valid,
             dropout,
             reference,
             activation_bytes: config.activation_bytes,
-            batches: pack(&groups, config.micro_batch_tokens),
+            parent: vec![None; batches.len()],
+            batches,
             phase: Phase::Check,
             gradients: AdapterGradients::zeros(&state.adapter),
             tally: Tally::default(),
@@ -229,7 +239,7 @@ impl Running {
         let micro = &self.batches[index];
         let scores = step::score(&mut tools.device, micro, &self.state.adapter);
         let (mut tally, mut current) = (std::mem::take(&mut self.tally), std::mem::take(&mut self.current));
-        let result = self.scoring().coefficients(micro, &scores, &mut tally, &mut current);
+        let result = self.scoring().weigh(&micro.owners, &scores, &mut tally, &mut current);
         (self.tally, self.current) = (tally, current);
         result.map(|_| ())
     }
@@ -237,18 +247,28 @@ impl Running {
     fn accumulate(&mut self, tools: &mut Tools<'_>, index: usize) -> Result<(), EngineError> {
         let micro = &self.batches[index];
         let penalised = self.knobs.kl_coefficient > 0.0;
+        let parent = penalised.then(|| {
+            self.parent[index].take().unwrap_or_else(|| {
+                tools.counts.reference_forwards += 1;
+                step::hidden(&mut tools.device, micro, self.reference.as_deref())
+            })
+        });
         tools.counts.training_passes += 1;
-        tools.counts.reference_forwards += usize::from(penalised);
+        tools.counts.training_rows += micro.batch.tokens.len();
         let bytes = micro.batch.activation_bytes(tools.device.model, self.state.adapter.rank());
         let seed = mix(mix(self.knobs.seed ^ mix(u64::from(self.steps))) ^ index as u64);
         let extras = Extras {
             dropout: (self.dropout > 0.0).then_some(Dropout { p: self.dropout, seed }),
-            reference: penalised.then_some(self.reference.as_deref()),
+            parent: parent.as_deref(),
             keep: if bytes <= self.activation_bytes { Keep::All } else { Keep::LayerInputs },
         };
         let scoring = Scoring { groups: &self.groups, plan: &self.plan, knobs: &self.knobs, start: self.start.as_deref() };
         let sums = (&mut self.tally, &mut self.current[..]);
         step::accumulate(&mut tools.device, (micro, &self.state.adapter), &extras, &scoring, sums, &mut self.gradients)?;
+        let kept: usize = self.parent.iter().chain([&parent]).flatten().map(|hidden| size_of_val(&hidden[..])).sum();
+        if self.steps + 1 < self.knobs.steps && kept as u64 <= self.activation_bytes / PARENT_SHARE {
+            self.parent[index] = parent;
+        }
         if self.batches.len() > 1 {
             self.tell(tools, self.steps + 1, None);
         }

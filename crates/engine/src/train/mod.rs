@@ -254,7 +254,7 @@ pub struct TrainMetrics {
     pub responses: Vec<ResponseMetrics>,
     /// Used.
     pub learning_rate: f64,
-    /// Prompt tokens computed.
+    /// Prompt tokens of all responses; a prompt that several share is computed once but counts with each.
     pub input_tokens: usize,
     /// Trained tokens, one step.
     pub trained_tokens: usize,

@@ -1,11 +1,11 @@
 //! One optimizer step: one micro-batch's scores become coefficients, its gradient is added, AdamW changes the weights.
 //! Does not know the order of a call: `job` decides what comes when.
 
+use std::ops::Range;
+
 use tiger_kernels::Cpu;
 use tiger_kernels::ops::adamw::{self, AdamW, all_finite, sq_norm};
-use tiger_model::{
-    Adapter, AdapterGradients, AdapterState, Dropout, HeadGradient, Keep, KlReference, Model, RowScore, TrainPass, Workspace,
-};
+use tiger_model::{Adapter, AdapterGradients, AdapterState, Dropout, Keep, Model, RowScore, TokenWeights, TrainPass, Workspace};
 
 use super::objective::{Fade, Plan, Sampled, TokenLoss, k3, ratio, token_loss};
 use super::pack::MicroBatch;
@@ -102,23 +102,17 @@ pub(super) struct Scoring<'a> {
     pub start: Option<&'a [Vec<f32>]>,
 }
 
-/// One coefficient and one KL weight per target.
-pub(super) struct Coefficients {
-    pub policy: Vec<f32>,
-    pub kl: Vec<f32>,
-}
-
 impl Scoring<'_> {
-    /// Adds a micro-batch to the sums and writes its log-probs into `current`.
-    pub fn coefficients(
+    /// Adds some targets, of which (response, token) are `owners`, to the sums and writes their log-probs into `current`.
+    pub fn weigh(
         &self,
-        micro: &MicroBatch,
+        owners: &[(usize, usize)],
         scores: &[RowScore],
         tally: &mut Tally,
         current: &mut [Vec<f32>],
-    ) -> Result<Coefficients, EngineError> {
-        let mut out = Coefficients { policy: Vec::with_capacity(scores.len()), kl: Vec::with_capacity(scores.len()) };
-        for (&(response, t), score) in micro.owners.iter().zip(scores) {
+    ) -> Result<TokenWeights, EngineError> {
+        let mut out = TokenWeights { coefficients: Vec::with_capacity(scores.len()), kl: Vec::with_capacity(scores.len()) };
+        for (&(response, t), score) in owners.iter().zip(scores) {
             if !(score.logprob.is_finite() && score.lse.is_finite() && score.entropy.is_finite()) {
                 return Err(diverged("a log-prob is not finite"));
             }
@@ -132,7 +126,7 @@ impl Scoring<'_> {
             let token = token_loss(self.knobs, planned, l, sampled);
             tally.add(&token, score, (sampled, start));
             current[response][t] = score.logprob;
-            out.policy.push(token.coefficient as f32);
+            out.coefficients.push(token.coefficient as f32);
             out.kl.push(token.kl_weight as f32);
         }
         Ok(out)
@@ -149,16 +143,21 @@ pub(super) struct Device<'a> {
 /// What one micro-batch goes through besides the policy.
 pub(super) struct Extras<'a> {
     pub dropout: Option<Dropout>,
-    /// Some when β > 0: the parent's adapter, itself None for the bare base.
-    pub reference: Option<Option<&'a Adapter>>,
+    /// Hidden states of the parent, [targets, C], when β > 0.
+    pub parent: Option<&'a [f32]>,
     pub keep: Keep,
+}
+
+/// Hidden states of a micro-batch's targets, [targets, C]. None: the bare base's.
+pub(super) fn hidden(device: &mut Device<'_>, micro: &MicroBatch, adapter: Option<&Adapter>) -> Vec<f32> {
+    let pass = TrainPass { model: device.model, cpu: device.cpu, batch: &micro.batch, adapter, dropout: None };
+    pass.forward(Keep::Nothing, device.workspace).hidden
 }
 
 /// Log-probs of a micro-batch without keeping anything.
 pub(super) fn score(device: &mut Device<'_>, micro: &MicroBatch, adapter: &Adapter) -> Vec<RowScore> {
-    let pass = TrainPass { model: device.model, cpu: device.cpu, batch: &micro.batch, adapter: Some(adapter), dropout: None };
-    let saved = pass.forward(Keep::Nothing, device.workspace);
-    device.model.score(device.cpu, &saved.hidden, &micro.batch.targets, device.workspace)
+    let hidden = hidden(device, micro, Some(adapter));
+    device.model.score(device.cpu, &hidden, &micro.batch.targets, device.workspace)
 }
 
 /// Forward, scores, coefficients, backward of one micro-batch; adds into `gradients` and `tally`.
@@ -171,18 +170,12 @@ pub(super) fn accumulate(
     gradients: &mut AdapterGradients,
 ) -> Result<(), EngineError> {
     let (model, cpu) = (device.model, device.cpu);
-    let reference = extras.reference.map(|parent| {
-        let pass = TrainPass { model, cpu, batch: &micro.batch, adapter: parent, dropout: None };
-        pass.forward(Keep::Nothing, device.workspace).hidden
-    });
     let pass = TrainPass { model, cpu, batch: &micro.batch, adapter: Some(adapter), dropout: extras.dropout };
     let saved = pass.forward(extras.keep, device.workspace);
-    let scores = model.score(cpu, &saved.hidden, &micro.batch.targets, device.workspace);
-    let coefficients = scoring.coefficients(micro, &scores, tally, current)?;
-    let kl = reference.as_deref().map(|hidden| KlReference { hidden, weights: &coefficients.kl });
-    let head = HeadGradient { scores: &scores, coefficients: &coefficients.policy, kl };
-    let kl = pass.backward(saved, &head, gradients, device.workspace);
-    for (kl, &(response, _)) in kl.iter().zip(&micro.owners) {
+    let mut weigh = |part: Range<usize>, scores: &[RowScore]| scoring.weigh(&micro.owners[part], scores, tally, current);
+    let head = pass.head(&saved, extras.parent, &mut weigh, device.workspace)?;
+    pass.backward(saved, &head, gradients, device.workspace);
+    for (kl, &(response, _)) in head.kl.iter().zip(&micro.owners) {
         tally.kl += f64::from(*kl);
         tally.kl_loss += scoring.knobs.kl_coefficient * scoring.plan.responses[response].weight * f64::from(*kl);
     }

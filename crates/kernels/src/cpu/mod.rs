@@ -2,7 +2,7 @@
 //! Does not know what the tasks compute.
 
 pub mod limits;
-pub(crate) mod memory;
+pub mod memory;
 mod pool;
 
 use memory::Scratch;

@@ -56,23 +56,43 @@ fn loss(a: &AttentionShape, len: usize, qkv: &[f64], d_o: &[f64]) -> f64 {
     sum
 }
 
+/// A sequence of a batch, of which the batch has the rows from `start` on: those before are the other sequence's.
+struct Part<'a> {
+    sequence: &'a Sequence,
+    shared: Option<(usize, usize)>,
+}
+
+impl Part<'_> {
+    fn start(&self) -> usize {
+        self.shared.map_or(0, |(_, start)| start)
+    }
+    fn rows(&self) -> usize {
+        self.sequence.len - self.start()
+    }
+}
+
+fn alone(sequence: &Sequence) -> Part<'_> {
+    Part { sequence, shared: None }
+}
+
 /// Forward and backward of sequences packed in one batch, rows with `gap` columns before q.
-fn backward(cpu: &Cpu, sequences: &[&Sequence], kv_type: KvType, d_o: &[f32], seed: u64) -> Vec<f32> {
+fn backward(cpu: &Cpu, parts: &[Part], kv_type: KvType, d_o: &[f32], seed: u64) -> Vec<f32> {
     const GAP: usize = 3;
-    let a = sequences[0].shape;
-    let counts: Vec<usize> = sequences.iter().map(|s| s.len.div_ceil(PAGE_TOKENS)).collect();
+    let a = parts[0].sequence.shape;
+    let counts: Vec<usize> = parts.iter().map(|p| p.sequence.len.div_ceil(PAGE_TOKENS) - p.start() / PAGE_TOKENS).collect();
     let order = Random(seed).shuffled(counts.iter().sum());
-    let (mut tables, mut used) = (Vec::new(), 0);
-    for n in &counts {
-        tables.push(order[used..used + n].iter().map(|p| PageId(*p)).collect::<Vec<_>>());
+    let (mut tables, mut used) = (Vec::<Vec<PageId>>::new(), 0);
+    for (n, part) in counts.iter().zip(parts) {
+        let shared = part.shared.map_or(Vec::new(), |(other, start)| tables[other][..start / PAGE_TOKENS].to_vec());
+        tables.push(shared.into_iter().chain(order[used..used + n].iter().map(|p| PageId(*p))).collect());
         used += n;
     }
     let (mut segments, mut rows) = (Vec::new(), 0);
-    for (s, pages) in sequences.iter().zip(&tables) {
-        segments.push(Segment { rows: rows..rows + s.len, start: 0, pages });
-        rows += s.len;
+    for (part, pages) in parts.iter().zip(&tables) {
+        segments.push(Segment { rows: rows..rows + part.rows(), start: part.start(), pages });
+        rows += part.rows();
     }
-    let qkv: Vec<f32> = sequences.iter().flat_map(|s| s.qkv.clone()).collect();
+    let qkv: Vec<f32> = parts.iter().flat_map(|p| p.sequence.qkv[p.start() * a.qkv_columns()..].to_vec()).collect();
     let mut cache = layer(a, kv_type, order.len());
     let (o, lse) = attend(cpu, &a, &mut cache, &qkv, &segments);
     let stride = GAP + a.qkv_columns();
@@ -84,6 +104,81 @@ fn backward(cpu: &Cpu, sequences: &[&Sequence], kv_type: KvType, d_o: &[f32], se
         assert_eq!(row[..GAP], [5.0; GAP], "columns beside q, k and v stay");
     }
     dqkv.chunks(stride).flat_map(|row| row[GAP..].to_vec()).collect()
+}
+
+/// Sequences that begin as others do: a prompt of 40 tokens with four answers, one of which goes on in two, and another sequence between.
+fn family(random: &mut Random, a: AttentionShape) -> (Vec<Sequence>, Vec<Option<(usize, usize)>>) {
+    let shared = vec![None, Some((0, 32)), None, Some((0, 32)), Some((3, 48)), Some((0, 16)), Some((3, 32))];
+    let lengths = [45, 41, 17, 70, 90, 17, 300];
+    let mut sequences: Vec<Sequence> = Vec::new();
+    for (len, shared) in lengths.into_iter().zip(&shared) {
+        let mut sequence = Sequence::new(random, a, len);
+        if let Some((other, start)) = shared {
+            let n = start * a.qkv_columns();
+            sequence.qkv[..n].copy_from_slice(&sequences[*other].qkv[..n]);
+        }
+        sequences.push(sequence);
+    }
+    (sequences, shared)
+}
+
+fn parts<'a>(sequences: &'a [Sequence], shared: &[Option<(usize, usize)>]) -> Vec<Part<'a>> {
+    sequences.iter().zip(shared).map(|(sequence, shared)| Part { sequence, shared: *shared }).collect()
+}
+
+/// Adds the gradients of a sequence's rows before `start` to the sequences that have them.
+fn give(gradients: &mut [Vec<f64>], shared: &[Option<(usize, usize)>], columns: usize, from: usize) {
+    let Some((other, start)) = shared[from] else { return };
+    let before: Vec<f64> = gradients[from].drain(..start * columns).collect();
+    for (to, x) in gradients[other].iter_mut().zip(before) {
+        *to += x;
+    }
+}
+
+#[test]
+fn shared_rows_have_the_gradients_of_all_that_read_them() {
+    let mut random = Random(43);
+    for (heads, kv_heads, d) in [(4, 2, 16), (3, 1, 20), (2, 2, 64)] {
+        let a = shape(heads, kv_heads, d);
+        let (width, columns) = (heads * d, a.qkv_columns());
+        let (sequences, shared) = family(&mut random, a);
+        let all = parts(&sequences, &shared);
+        let rows: usize = all.iter().map(Part::rows).sum();
+        let d_o = random.vec(rows * width);
+        for kv_type in KV_TYPES {
+            let got = backward(&fast(), &all, kv_type, &d_o, 1);
+            // Each sequence apart, with no gradient of o at rows that are another's.
+            let (mut gradients, mut first) = (Vec::new(), 0);
+            for part in &all {
+                let own = &d_o[first * width..(first + part.rows()) * width];
+                gradients.push(reference(part.sequence, kv_type, &[vec![0.0; part.start() * width], own.to_vec()].concat()));
+                first += part.rows();
+            }
+            // Children give before their parents, so that a grandchild's arrive.
+            for from in (0..all.len()).rev() {
+                give(&mut gradients, &shared, columns, from);
+            }
+            assert_close(&got, &gradients.concat(), GRADIENT, &format!("{heads}:{kv_heads} heads of {d}, {kv_type:?}"));
+            let expected = backward(&devices()[0], &all, kv_type, &d_o, 1);
+            for cpu in devices() {
+                assert_same(&backward(&cpu, &all, kv_type, &d_o, 2), &expected, &format!("{:?} {}", cpu.isa(), cpu.threads()));
+            }
+        }
+    }
+}
+
+#[test]
+fn pages_that_are_not_shared_rightly_are_refused() {
+    let mut random = Random(44);
+    let a = shape(2, 1, 16);
+    let (long, short) = (Sequence::new(&mut random, a, 40), Sequence::new(&mut random, a, 50));
+    // Not a page border; not a full page; as it should be.
+    for (start, right) in [(24, false), (48, false), (32, true)] {
+        let d_o = vec![1.0; (40 + 50 - start) * 32];
+        let batch = [alone(&long), Part { sequence: &short, shared: Some((0, start)) }];
+        let run = || backward(&fast(), &batch, KvType::F32, &d_o, 1);
+        assert_eq!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_ok(), right, "start {start}");
+    }
 }
 
 #[test]
@@ -103,7 +198,7 @@ fn gradients_match_f64() {
         for kv_type in KV_TYPES {
             let s = Sequence::new(&mut random, shape(heads, kv_heads, d), len);
             let d_o = random.vec(len * heads * d);
-            let got = backward(&fast(), &[&s], kv_type, &d_o, 1);
+            let got = backward(&fast(), &[alone(&s)], kv_type, &d_o, 1);
             assert_close(
                 &got,
                 &reference(&s, kv_type, &d_o),
@@ -122,7 +217,7 @@ fn packing_threads_pages_and_instruction_sets_change_no_bit() {
     let rows: usize = sequences.iter().map(|s| s.len).sum();
     let (width, columns) = (a.heads * a.head_dim, a.qkv_columns());
     let d_o = random.vec(rows * width);
-    let all: Vec<&Sequence> = sequences.iter().collect();
+    let all: Vec<Part> = sequences.iter().map(alone).collect();
     for kv_type in KV_TYPES {
         let expected = backward(&devices()[0], &all, kv_type, &d_o, 1);
         for cpu in devices() {
@@ -130,7 +225,7 @@ fn packing_threads_pages_and_instruction_sets_change_no_bit() {
         }
         let mut first = 0;
         for s in &sequences {
-            let alone = backward(&fast(), &[s], kv_type, &d_o[first * width..(first + s.len) * width], 3);
+            let alone = backward(&fast(), &[alone(s)], kv_type, &d_o[first * width..(first + s.len) * width], 3);
             assert_same(&alone, &expected[first * columns..(first + s.len) * columns], "a sequence alone");
             first += s.len;
         }

@@ -1,8 +1,11 @@
 //! The backward of attention: probabilities are computed again from q, k and the saved LSE. Does not know rotations or projections.
 //!
 //! Three passes, each shared out over outputs, so no sum depends on the threads: pack (queries and output gradients in tiles, keys and
-//! values in the other orientation), dQ (a task is some rows, over ascending keys), dK and dV (a task is some pages, over ascending rows).
+//! values in the other orientation), dQ (a task is some rows, over ascending keys), dK and dV (a task is some pages, over ascending rows: those
+//! of the segment that owns the pages, then those of each segment that reads them).
 //! With S = scale·q kᵀ, P = e^(S − lse), Dᵢ = Σ dO·O: dV = Pᵀ dO, dS = P·(dO vᵀ − D), dQ = scale·dS k, dK = scale·dSᵀ q.
+
+use std::ops::Range;
 
 use super::kv::Storage;
 use super::packed::{Head, Packed, TILES_PER_TASK};
@@ -17,22 +20,24 @@ const PAGES_PER_TASK: usize = 4;
 
 /// dqkv, laid out as `saved.qkv`'s matrix (same stride and column), = the gradients of q, k and v (written, not added).
 ///
+/// Every page that a segment reads was written by a segment of the batch: pages before its start by an earlier one (full pages at the same
+/// positions, a shared prompt), whose keys and values then have gradients from all their readers; the others by itself.
+///
 /// # Panics
-/// When the shapes disagree, a page is missing or a segment does not start at position 0.
+/// When the shapes disagree, a page is missing or was not written by this batch.
 pub fn attention_backward(cpu: &Cpu, shape: &AttentionShape, kv: KvRead, saved: AttentionSaved, dqkv: &mut [f32]) {
     let kv_shape = KvShape { kv_heads: shape.kv_heads, head_dim: shape.head_dim };
     check_segments(&kv_shape, kv.layer, kv.segments);
     assert!(shape.heads.is_multiple_of(shape.kv_heads), "attention: query heads are a multiple of key heads");
     assert!(saved.qkv.column + shape.qkv_columns() <= saved.qkv.stride, "attention_backward: q, k and v stand in the row");
     for s in kv.segments {
-        assert!(s.start == 0, "attention_backward: a segment is a whole sequence");
         assert!(s.rows.end * saved.qkv.stride <= dqkv.len(), "attention_backward: dqkv has the rows");
     }
     match &kv.layer.storage {
-        Storage::F32(data) => run(cpu, &Packed::new(cpu, shape, (data, None), kv.segments, saved), saved, dqkv),
-        Storage::Bf16(data) => run(cpu, &Packed::new(cpu, shape, (data, None), kv.segments, saved), saved, dqkv),
+        Storage::F32(data) => run(cpu, &Packed::new(cpu, shape, (data, None), kv, saved), saved, dqkv),
+        Storage::Bf16(data) => run(cpu, &Packed::new(cpu, shape, (data, None), kv, saved), saved, dqkv),
         Storage::Int8 { values, scales } => {
-            run(cpu, &Packed::new(cpu, shape, (values, Some(scales)), kv.segments, saved), saved, dqkv);
+            run(cpu, &Packed::new(cpu, shape, (values, Some(scales)), kv, saved), saved, dqkv);
         }
     }
 }
@@ -42,7 +47,7 @@ fn run<E: Element>(cpu: &Cpu, packed: &Packed<E>, saved: AttentionSaved, dqkv: &
     for (i, head) in packed.heads.iter().enumerate() {
         // The longest rows first: they see the most keys, and a late long task would keep one thread waiting for another.
         by_rows.extend((0..head.tiles()).step_by(TILES_PER_TASK).rev().map(|first| (i, first)));
-        by_pages.extend((0..head.pages()).step_by(PAGES_PER_TASK).map(|first| (i, first)));
+        by_pages.extend(head.own_pages().step_by(PAGES_PER_TASK).map(|first| (i, first)));
     }
     let out = Shared::new(dqkv);
     let target = Target { out: &out, qkv: saved.qkv };
@@ -52,9 +57,7 @@ fn run<E: Element>(cpu: &Cpu, packed: &Packed<E>, saved: AttentionSaved, dqkv: &
     });
     cpu.run(by_pages.len(), &|task| {
         let (head, first) = (&packed.heads[by_pages[task].0], by_pages[task].1);
-        for page in first..head.pages().min(first + PAGES_PER_TASK) {
-            key_gradients(packed, head, page, saved, &target, cpu);
-        }
+        key_gradients(packed, head, first..head.own_pages().end.min(first + PAGES_PER_TASK), saved, &target, cpu);
     });
 }
 
@@ -78,7 +81,7 @@ impl Target<'_> {
 }
 
 /// dQ of some tiles of one head.
-fn query_gradients<E: Element>(packed: &Packed<E>, head: &Head<E>, tiles: std::ops::Range<usize>, target: &Target, cpu: &Cpu) {
+fn query_gradients<E: Element>(packed: &Packed<E>, head: &Head<E>, tiles: Range<usize>, target: &Target, cpu: &Cpu) {
     let (d, padded, group) = (packed.shape.head_dim, packed.kv_shape().padded_dim(), packed.shape.group());
     for t in tiles {
         with_scratch(TILE_ROWS * padded, |dq| {
@@ -103,7 +106,7 @@ dispatch!(fn query_tile<E: Element>(packed: &Packed<E>, head: &Head<E>, t: usize
 unsafe fn query_tile_kernel<S: Simd, E: Element>(packed: &Packed<E>, head: &Head<E>, t: usize, dq: &mut [f32]) {
     let padded = packed.kv_shape().padded_dim();
     let last_row = (head.rows - 1).min(t * TILE_ROWS + TILE_ROWS - 1);
-    let keys = last_row / packed.shape.group() + 1;
+    let keys = head.start + last_row / packed.shape.group() + 1;
     let (mut p, mut ds) = ([0.0; TILE_ROWS * PAGE_TOKENS], [0.0; TILE_ROWS * PAGE_TOKENS]);
     dq.fill(0.0);
     for page in 0..keys.div_ceil(PAGE_TOKENS) {
@@ -152,7 +155,7 @@ unsafe fn probabilities<S: Simd, E: Element>(
         );
         for r in 0..TILE_ROWS {
             let row = t * TILE_ROWS + r;
-            let seen = (row / packed.shape.group() + 1).saturating_sub(page * PAGE_TOKENS).min(PAGE_TOKENS);
+            let seen = (head.start + row / packed.shape.group() + 1).saturating_sub(page * PAGE_TOKENS).min(PAGE_TOKENS);
             let (lse, dot) = packed.row_terms(head, row);
             let score = E::in_order::<S>(s[r][0]);
             let score = match packed.key_scales(head, page) {
@@ -167,32 +170,40 @@ unsafe fn probabilities<S: Simd, E: Element>(
     }
 }
 
-/// dK and dV of one page of one head.
-fn key_gradients<E: Element>(packed: &Packed<E>, head: &Head<E>, page: usize, saved: AttentionSaved, target: &Target, cpu: &Cpu) {
+/// dK and dV of some pages of the head that owns them.
+fn key_gradients<E: Element>(packed: &Packed<E>, head: &Head<E>, pages: Range<usize>, saved: AttentionSaved, target: &Target, cpu: &Cpu) {
     let (d, padded, shape) = (packed.shape.head_dim, packed.kv_shape().padded_dim(), &packed.shape);
     let (k_column, v_column) = (shape.heads * d, (shape.heads + shape.kv_heads) * d);
-    // P and dS of one task's rows, then dK and dV, then the rows' q and dO beside zeros.
-    let rows = TILES_PER_TASK * TILE_ROWS;
-    with_scratch(2 * rows * PAGE_TOKENS + 2 * PAGE_TOKENS * padded + 2 * rows * padded, |memory| {
+    // P and dS of one task's rows, then each page's dV and dK, then the rows' dO and q beside zeros.
+    let (rows, page_sums) = (TILES_PER_TASK * TILE_ROWS, 2 * PAGE_TOKENS * padded);
+    with_scratch(2 * rows * PAGE_TOKENS + PAGES_PER_TASK * page_sums + 2 * rows * padded, |memory| {
         let (probabilities, rest) = memory.split_at_mut(2 * rows * PAGE_TOKENS);
-        let (sums, operands) = rest.split_at_mut(2 * PAGE_TOKENS * padded);
+        let (sums, operands) = rest.split_at_mut(PAGES_PER_TASK * page_sums);
         sums.fill(0.0);
         operands.fill(0.0);
-        let first = page * PAGE_TOKENS * shape.group() / TILE_ROWS;
-        for first in (first..head.tiles()).step_by(TILES_PER_TASK) {
-            let tiles = first..head.tiles().min(first + TILES_PER_TASK);
-            packed.copy_rows(head, first * TILE_ROWS, saved, operands);
-            page_step(cpu.isa(), packed, (head, page, tiles), probabilities, operands, sums);
-        }
-        let (dv, dk) = sums.split_at(PAGE_TOKENS * padded);
-        for j in 0..PAGE_TOKENS.min(head.rows / shape.group() - page * PAGE_TOKENS) {
-            let row = head.first_row + page * PAGE_TOKENS + j;
-            // SAFETY: a position's head belongs to one task.
-            let (k, v) = unsafe { (target.row(row, k_column + head.kv_head * d, d), target.row(row, v_column + head.kv_head * d, d)) };
-            for (out, x) in k.iter_mut().zip(&dk[j * padded..]) {
-                *out = x * shape.scale;
+        for (reader, read) in std::iter::once((head, pages.clone())).chain(packed.readers(head, &pages)) {
+            for first in (reader.first_tile_that_sees(read.start, shape.group())..reader.tiles()).step_by(TILES_PER_TASK) {
+                let end = reader.tiles().min(first + TILES_PER_TASK);
+                packed.copy_rows(reader, first * TILE_ROWS, saved, operands);
+                for page in read.clone() {
+                    let skipped = reader.first_tile_that_sees(page, shape.group()).saturating_sub(first).min(end - first);
+                    let operands = &operands[skipped * TILE_ROWS * padded..];
+                    let sums = &mut sums[(page - pages.start) * page_sums..][..page_sums];
+                    page_step(cpu.isa(), packed, (reader, page, first + skipped..end), probabilities, operands, sums);
+                }
             }
-            v.copy_from_slice(&dv[j * padded..][..d]);
+        }
+        for (page, sums) in pages.zip(sums.chunks_exact(page_sums)) {
+            let (dv, dk) = sums.split_at(PAGE_TOKENS * padded);
+            for j in 0..head.positions(page) {
+                let row = head.first_row + page * PAGE_TOKENS - head.start + j;
+                // SAFETY: a position's head belongs to one task.
+                let (k, v) = unsafe { (target.row(row, k_column + head.kv_head * d, d), target.row(row, v_column + head.kv_head * d, d)) };
+                for (out, x) in k.iter_mut().zip(&dk[j * padded..]) {
+                    *out = x * shape.scale;
+                }
+                v.copy_from_slice(&dv[j * padded..][..d]);
+            }
         }
     });
 }
@@ -200,18 +211,18 @@ fn key_gradients<E: Element>(packed: &Packed<E>, head: &Head<E>, page: usize, sa
 dispatch!(
     fn page_step<E: Element>(
         packed: &Packed<E>,
-        at: (&Head<E>, usize, std::ops::Range<usize>),
+        at: (&Head<E>, usize, Range<usize>),
         probabilities: &mut [f32],
         operands: &[f32],
         sums: &mut [f32],
     ) = page_step_kernel
 );
 
-/// Adds some tiles of rows to the page's dV and dK (`sums`, each \[16\]\[D padded\]); `operands` are the rows' dO, then q.
+/// Adds some tiles of rows to the page's dV and dK (`sums`, each \[16\]\[D padded\]); `operands` are the rows' dO and, a task's rows behind, q.
 #[inline(always)]
 unsafe fn page_step_kernel<S: Simd, E: Element>(
     packed: &Packed<E>,
-    at: (&Head<E>, usize, std::ops::Range<usize>),
+    at: (&Head<E>, usize, Range<usize>),
     probabilities: &mut [f32],
     operands: &[f32],
     sums: &mut [f32],
@@ -219,10 +230,13 @@ unsafe fn page_step_kernel<S: Simd, E: Element>(
     let (head, page, tiles) = at;
     let padded = packed.kv_shape().padded_dim();
     let half = TILES_PER_TASK * TILE_ROWS * PAGE_TOKENS;
+    if tiles.is_empty() {
+        return;
+    }
     let rows = (tiles.len() * TILE_ROWS).min(head.rows - tiles.start * TILE_ROWS);
     let (p, ds) = probabilities.split_at_mut(half);
     let (dv, dk) = sums.split_at_mut(PAGE_TOKENS * padded);
-    let (d_o, q) = operands.split_at(TILES_PER_TASK * TILE_ROWS * padded);
+    let (d_o, q) = (operands, &operands[TILES_PER_TASK * TILE_ROWS * padded..]);
     // SAFETY: the caller's promise; the parts above are laid out for whole tiles.
     unsafe {
         for (i, t) in tiles.enumerate() {

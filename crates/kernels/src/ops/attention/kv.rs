@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::Cpu;
-use crate::cpu::memory::ask_for_huge_pages;
+use crate::cpu::memory::zeros;
 use crate::ops::linear::max_abs;
 use crate::ops::rows::{Rows, Shared, split};
 use crate::simd::LANES;
@@ -172,14 +172,6 @@ impl Segment<'_> {
     fn row_of(&self, position: usize) -> usize {
         self.rows.start + position - self.start
     }
-}
-
-/// Elements that the operating system zeroes when they are touched, on huge pages where there are such.
-fn zeros<T: Copy + Default>(elements: usize) -> Vec<T> {
-    let mut data = vec![T::default(); elements];
-    // SAFETY: the vector's own memory.
-    unsafe { ask_for_huge_pages(data.as_mut_ptr().cast(), size_of_val(&data[..])) };
-    data
 }
 
 fn copy_part<T: Copy>(data: &mut [T], n: usize, from: PageId, to: PageId) {

@@ -7,6 +7,7 @@
 mod backward;
 mod forward;
 mod kv;
+mod owners;
 mod packed;
 
 use std::ops::Range;
@@ -36,6 +37,13 @@ pub struct Segment<'a> {
     pub start: usize,
     /// Block table: page i holds positions 16·i .. 16·(i + 1); covers `start + rows.len()` positions.
     pub pages: &'a [PageId],
+}
+
+impl Segment<'_> {
+    /// Position after the last row.
+    fn end(&self) -> usize {
+        self.start + self.rows.len()
+    }
 }
 
 /// Heads of the queries and of the keys and values.
@@ -100,7 +108,7 @@ pub struct AttentionSaved<'a> {
 fn check_segments(shape: &KvShape, layer: &KvLayer, segments: &[Segment]) {
     assert!(layer.shape() == *shape, "attention: the cache has the heads of the model");
     for s in segments {
-        let needed = (s.start + s.rows.len()).div_ceil(PAGE_TOKENS);
+        let needed = s.end().div_ceil(PAGE_TOKENS);
         assert!(s.pages.len() >= needed, "attention: the block table covers the segment");
         assert!(s.pages[..needed].iter().all(|p| (p.0 as usize) < layer.pages()), "attention: pages of the cache");
     }

@@ -1,8 +1,12 @@
 //! What both gradient passes of attention read, laid out once: queries and output gradients in tiles of six rows, keys by row, values by
 //! column, D = Σ dO·O. Does not compute gradients.
 
-use super::{AttentionSaved, AttentionShape, KvShape, PAGE_TOKENS, Segment};
+use std::ops::Range;
+
+use super::owners::Owners;
+use super::{AttentionSaved, AttentionShape, KvRead, KvShape, PAGE_TOKENS, Segment};
 use crate::Cpu;
+use crate::cpu::memory::zeros;
 use crate::ops::rows::{Shared, split};
 use crate::simd::tile::{Element, TILE_ROWS};
 
@@ -15,38 +19,52 @@ pub(super) struct Head<'a, E> {
     /// The segment's first row in the batch.
     pub(super) first_row: usize,
     pub(super) rows: usize,
+    /// Position of the segment's first row: a page border.
+    pub(super) start: usize,
     segment: &'a Segment<'a>,
+    /// Among the segments that have rows.
+    segment_index: usize,
     /// The head's keys of page p: `k[p · page_elements ..]`; values alike.
     k: &'a [E],
     v: &'a [E],
     /// Of integers, the head's scales of page p: `scales[p · page_scales ..]`, of sixteen keys, then of sixteen values.
     scales: Option<&'a [f32]>,
     first_tile: usize,
-    first_page: usize,
 }
 
 impl<E> Head<'_, E> {
     pub(super) fn tiles(&self) -> usize {
         self.rows.div_ceil(TILE_ROWS)
     }
-    pub(super) fn pages(&self) -> usize {
-        self.segment.rows.len().div_ceil(PAGE_TOKENS)
+    /// Pages that the segment wrote; those before belong to others.
+    pub(super) fn own_pages(&self) -> Range<usize> {
+        self.start / PAGE_TOKENS..self.segment.end().div_ceil(PAGE_TOKENS)
+    }
+    /// The first tile with a row that sees the page.
+    pub(super) fn first_tile_that_sees(&self, page: usize, group: usize) -> usize {
+        (page * PAGE_TOKENS).saturating_sub(self.start) * group / TILE_ROWS
+    }
+    /// Positions of the page that have keys.
+    pub(super) fn positions(&self, page: usize) -> usize {
+        PAGE_TOKENS.min(self.segment.end() - page * PAGE_TOKENS)
     }
 }
 
 /// The packed operands of all heads of all segments.
 pub(super) struct Packed<'a, E> {
     pub(super) shape: AttentionShape,
+    /// Segments in order, key heads within.
     pub(super) heads: Vec<Head<'a, E>>,
+    owners: Owners,
     /// Scaled q, per tile \[D\]\[6\], 0 in rows that a tile lacks
     q: Vec<f32>,
     /// dO, per tile \[D\]\[6\]
     d_o: Vec<f32>,
     /// (lse, Σ dO·O) of every row of every tile; lse is +∞ in rows that a tile lacks, so their probabilities are 0.
     terms: Vec<(f32, f32)>,
-    /// Keys, per page \[16\]\[D padded\], 0 behind the segment's end
+    /// Keys, per key head and page \[16\]\[D padded\], 0 behind the segment's end
     k_rows: Vec<f32>,
-    /// Values, per page \[D\]\[16\], 0 behind the segment's end
+    /// Values, per key head and page \[D\]\[16\], 0 behind the segment's end
     v_columns: Vec<f32>,
 }
 
@@ -56,39 +74,42 @@ impl<'a, E: Element> Packed<'a, E> {
         cpu: &Cpu,
         shape: &AttentionShape,
         (data, scales): (&'a [E], Option<&'a [f32]>),
-        segments: &'a [Segment<'a>],
+        kv: KvRead<'a>,
         saved: AttentionSaved,
     ) -> Self {
         let kv_shape = KvShape { kv_heads: shape.kv_heads, head_dim: shape.head_dim };
         let mut heads: Vec<Head<E>> = Vec::new();
-        let (mut tiles, mut pages) = (0, 0);
-        for segment in segments.iter().filter(|s| !s.rows.is_empty()) {
+        let segments: Vec<&Segment> = kv.segments.iter().filter(|s| !s.rows.is_empty()).collect();
+        let owners = Owners::new(&segments, kv.layer.pages());
+        let mut tiles = 0;
+        for (segment_index, segment) in segments.into_iter().enumerate() {
             for kv_head in 0..shape.kv_heads {
                 let head = Head {
                     kv_head,
                     first_row: segment.rows.start,
                     rows: segment.rows.len() * shape.group(),
+                    start: segment.start,
                     segment,
+                    segment_index,
                     k: &data[kv_head * kv_shape.k_elements()..],
                     v: &data[shape.kv_heads * kv_shape.k_elements() + kv_head * kv_shape.v_elements()..],
                     scales: scales.map(|scales| &scales[kv_head * 2 * PAGE_TOKENS..]),
                     first_tile: tiles,
-                    first_page: pages,
                 };
                 tiles += head.tiles();
-                pages += head.pages();
                 heads.push(head);
             }
         }
-        let tile_elements = shape.head_dim * TILE_ROWS;
+        let (tile_elements, pages) = (shape.head_dim * TILE_ROWS, shape.kv_heads * owners.count);
         let mut packed = Packed {
             shape: *shape,
             heads,
-            q: vec![0.0; tiles * tile_elements],
-            d_o: vec![0.0; tiles * tile_elements],
+            owners,
+            q: zeros(tiles * tile_elements),
+            d_o: zeros(tiles * tile_elements),
             terms: vec![(f32::INFINITY, 0.0); tiles * TILE_ROWS],
-            k_rows: vec![0.0; pages * kv_shape.v_elements()],
-            v_columns: vec![0.0; pages * kv_shape.k_elements()],
+            k_rows: zeros(pages * kv_shape.v_elements()),
+            v_columns: zeros(pages * kv_shape.k_elements()),
         };
         packed.fill(cpu, saved);
         packed
@@ -99,7 +120,7 @@ impl<'a, E: Element> Packed<'a, E> {
     }
 
     fn fill(&mut self, cpu: &Cpu, saved: AttentionSaved) {
-        let (shape, kv_shape, heads) = (self.shape, self.kv_shape(), &self.heads);
+        let (shape, kv_shape, heads, owners) = (self.shape, self.kv_shape(), &self.heads, &self.owners);
         let rows = [Shared::new(&mut self.q), Shared::new(&mut self.d_o)];
         let terms = Shared::new(&mut self.terms);
         let pages = [Shared::new(&mut self.k_rows), Shared::new(&mut self.v_columns)];
@@ -113,15 +134,24 @@ impl<'a, E: Element> Packed<'a, E> {
                 let (q, d_o, terms) =
                     unsafe { (rows[0].slice(tiles.clone()), rows[1].slice(tiles), terms.slice(first..first + head.rows)) };
                 fill_rows(&shape, head, saved, [q, d_o], terms);
-                for page in 0..head.pages() {
-                    let at = [kv_shape.v_elements(), kv_shape.k_elements()]
-                        .map(|n| (head.first_page + page) * n..(head.first_page + page + 1) * n);
-                    // SAFETY: as above.
+                for page in head.own_pages() {
+                    let place = place(owners, head, page);
+                    let at = [kv_shape.v_elements(), kv_shape.k_elements()].map(|n| place * n..(place + 1) * n);
+                    // SAFETY: as above; a page has one owner.
                     let (k, v) = unsafe { (pages[0].slice(at[0].clone()), pages[1].slice(at[1].clone())) };
                     fill_page(&kv_shape, head, page, k, v);
                 }
             }
         });
+    }
+
+    /// The heads that read some of these pages besides their owner, in the batch's order, and which.
+    pub(super) fn readers(&self, owner: &Head<E>, pages: &Range<usize>) -> impl Iterator<Item = (&Head<'a, E>, Range<usize>)> {
+        let (pages, kv_head) = (pages.clone(), owner.kv_head);
+        self.owners.readers[owner.segment_index].iter().filter_map(move |(segment, read)| {
+            let read = read.start.max(pages.start)..read.end.min(pages.end);
+            (!read.is_empty()).then(|| (&self.heads[segment * self.shape.kv_heads + kv_head], read))
+        })
     }
 
     /// Scaled q of tile `t`, \[D\]\[6\].
@@ -162,14 +192,14 @@ impl<'a, E: Element> Packed<'a, E> {
     #[inline(always)]
     pub(super) fn key_rows(&self, head: &Head<E>, page: usize) -> &[f32] {
         let n = self.kv_shape().v_elements();
-        &self.k_rows[(head.first_page + page) * n..][..n]
+        &self.k_rows[place(&self.owners, head, page) * n..][..n]
     }
 
     /// Values of a page, \[D\]\[16\].
     #[inline(always)]
     pub(super) fn value_columns(&self, head: &Head<E>, page: usize) -> &[f32] {
         let n = self.kv_shape().k_elements();
-        &self.v_columns[(head.first_page + page) * n..][..n]
+        &self.v_columns[place(&self.owners, head, page) * n..][..n]
     }
 
     /// dO, then q, of the rows from `first` that a task takes, each \[rows\]\[D padded\]; the padding is left alone.
@@ -183,6 +213,12 @@ impl<'a, E: Element> Packed<'a, E> {
             q[i * padded..][..d].copy_from_slice(&saved.qkv.row(token, column + d)[column..]);
         }
     }
+}
+
+/// Where a page of a head stands in `k_rows` and `v_columns`.
+#[inline(always)]
+fn place<E>(owners: &Owners, head: &Head<E>, page: usize) -> usize {
+    head.kv_head * owners.count + owners.places[head.segment_index][page]
 }
 
 fn fill_rows<E>(shape: &AttentionShape, head: &Head<E>, saved: AttentionSaved, out: [&mut [f32]; 2], terms: &mut [(f32, f32)]) {
@@ -207,7 +243,7 @@ fn fill_page<E: Element>(shape: &KvShape, head: &Head<E>, page: usize, k_rows: &
     let at = head.segment.pages[page].0 as usize * shape.page_elements();
     let (k, v) = (&head.k[at..at + shape.k_elements()], &head.v[at..at + shape.v_elements()]);
     let scales = head.scales.map(|scales| &scales[head.segment.pages[page].0 as usize * shape.page_scales()..]);
-    for j in 0..PAGE_TOKENS.min(head.segment.rows.len() - page * PAGE_TOKENS) {
+    for j in 0..head.positions(page) {
         let (k_scale, v_scale) = scales.map_or((1.0, 1.0), |scales| (scales[j], scales[PAGE_TOKENS + j]));
         for i in 0..d {
             k_rows[j * padded + i] = k[i * PAGE_TOKENS + j].to_f32() * k_scale;
