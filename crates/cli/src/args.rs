@@ -49,6 +49,8 @@ pub enum Command {
     Run(Run),
     /// Train a model on rated responses, one JSON object a line: {"messages": […], "responses": [{"content": …, "reward": …}, …]}
     Train(Box<Train>),
+    /// Compare a model with its parent or an older revision: answers side by side, log-probs, win rate by your reward
+    Evaluate(Box<crate::evaluate::Evaluate>),
     /// Make, list and revoke API keys of this machine's server, whether it runs or not
     #[command(subcommand)]
     Keys(Keys),
@@ -178,6 +180,17 @@ pub enum Models {
         /// Its revisions too
         #[arg(long)]
         revisions: bool,
+    },
+    /// A model's revisions, newest first, with the numbers of their trainings
+    Revisions {
+        /// Id or name
+        model: String,
+        /// At most so many
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: Option<u32>,
+        /// Only those before this one
+        #[arg(long, value_name = "REVISION")]
+        before: Option<u64>,
     },
     /// A private copy of a model
     Create {

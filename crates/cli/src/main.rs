@@ -6,6 +6,7 @@ mod bench;
 mod builtin;
 mod chat;
 mod doctor;
+mod evaluate;
 mod failure;
 mod home;
 mod hub;
@@ -14,6 +15,7 @@ mod models;
 mod output;
 mod pull;
 mod quickstart;
+mod reward;
 mod serve;
 mod table;
 mod train;
@@ -78,6 +80,7 @@ async fn command(args: Args) -> Result<(), Failure> {
         Command::Models(models) => models::run(&global, models).await,
         Command::Run(run) => chat::run(&global, run).await,
         Command::Train(train) => train::run(&global, *train).await,
+        Command::Evaluate(evaluate) => evaluate::run(&global, *evaluate).await,
         Command::Keys(keys) => keys::run(&global, keys).await,
         Command::Quickstart(quickstart) => quickstart::run(&global, quickstart).await,
         Command::Doctor => doctor::run(&global).await,
