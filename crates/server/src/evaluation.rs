@@ -180,7 +180,7 @@ impl Evaluation {
     }
 
     async fn ask(&self, app: &App, side: usize, index: usize) -> Result<(usize, usize, Vec<Answer>, Usage), ApiError> {
-        let Comparison { caller, started, sides, request, samples, max_tokens } = &self.comparison;
+        let Comparison { caller, sides, request, samples, max_tokens, .. } = &self.comparison;
         let (asked, own) = (&request.prompts[index], &sides[side]);
         let generate = GenerateRequest {
             messages: asked.messages.clone(),
@@ -194,7 +194,7 @@ impl Evaluation {
             logprobs: true,
             ..GenerateRequest::default()
         };
-        let plan = Plan::of(app, Target::Own(Box::new(own.clone())), (*caller, *started), generate)?;
+        let plan = Plan::of(app, Target::Own(Box::new(own.clone())), (*caller, Instant::now()), generate)?;
         let run = plan.begin(app, Arc::clone(&self.front), self.prompts[index].prompt.clone(), None)?;
         let finished = run.finish(app, None).await?;
         let answers = finished.samples.into_iter().map(|mut sample| {

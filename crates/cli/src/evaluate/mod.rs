@@ -9,7 +9,6 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tiger_client::Client;
 use tiger_wire::{Against, EvaluatePrompt, EvaluateRequest, EvaluateResponse, EvaluateResult, EvaluatedAnswer, Message, Role};
 
 pub use flags::Evaluate;
