@@ -1,5 +1,6 @@
 //! `tiger models`: list, show, create, remove, roll back, over the API.
 
+use tiger_client::Client;
 use tiger_wire::{CreateModelRequest, ModelInfo, ModelStatus, RevisionInfo};
 
 use crate::args::{Global, Models};
@@ -34,17 +35,7 @@ pub async fn run(global: &Global, command: Models) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Models::Revisions { model, limit, before } => {
-            let history = match (limit, before) {
-                (None, None) => client.revisions(&model).await?,
-                _ => client.revisions_page(&model, limit, before).await?,
-            };
-            if global.json {
-                return output::json(&history);
-            }
-            print!("{}", revisions_table(&history));
-            Ok(())
-        }
+        Models::Revisions { model, limit, before } => list_revisions(global, &client, &model, (limit, before)).await,
         Models::Create { name, parent, description, rank, alpha, dropout, learning_rate, seed } => {
             let request = CreateModelRequest {
                 name,
@@ -81,6 +72,18 @@ pub async fn run(global: &Global, command: Models) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+async fn list_revisions(global: &Global, client: &Client, model: &str, page: (Option<u32>, Option<u64>)) -> Result<(), Failure> {
+    let history = match page {
+        (None, None) => client.revisions(model).await?,
+        (limit, before) => client.revisions_page(model, limit, before).await?,
+    };
+    if global.json {
+        return output::json(&history);
+    }
+    print!("{}", revisions_table(&history));
+    Ok(())
 }
 
 fn list(models: &[ModelInfo]) -> Table {

@@ -18,7 +18,7 @@ Example:\n  tiger evaluate my-model --prompts questions.jsonl --samples 4 --rewa
 pub struct Evaluate {
     /// Private model, id or name
     pub model: String,
-    /// Prompts, one JSON object a line: {"prompt": "…"} or {"messages": […]}, and "responses": ["…", …] where texts are to be scored; - is standard input
+    /// Prompts, one JSON object a line: {"prompt": "…"} or {"messages": […]}, and "responses": ["…", …] where texts are to be scored (of a training file's rated responses those above their mean); - is standard input
     #[arg(long, value_name = "FILE")]
     pub prompts: PathBuf,
     /// Revision in question [default: the newest]

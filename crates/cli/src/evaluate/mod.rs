@@ -159,11 +159,16 @@ fn parse_line(mut fields: Map<String, Value>) -> Result<Line, String> {
     Ok(Line { prompt: EvaluatePrompt { messages, responses }, fields })
 }
 
-/// Texts, or the `{"content": …}` of a training file.
+/// Texts, or the rated responses of a training file, of which those above the line's mean are what the model should say.
 fn texts(responses: &Value) -> Result<Vec<String>, String> {
+    let wrong = || "`responses` must be a list of texts, or of {\"content\": \"…\", \"reward\": …}".to_owned();
+    let all = responses.as_array().ok_or_else(wrong)?;
+    let rewards: Option<Vec<f64>> = all.iter().map(|response| response["reward"].as_f64()).collect();
+    let mean = rewards.as_ref().map_or(0.0, |rewards| rewards.iter().sum::<f64>() / rewards.len().max(1) as f64);
+    let good = |index: usize| rewards.as_ref().is_none_or(|rewards| rewards.len() < 2 || rewards[index] > mean);
     let text = |response: &Value| response.as_str().or_else(|| response["content"].as_str()).map(str::to_owned);
-    let all = responses.as_array().and_then(|all| all.iter().map(text).collect());
-    all.ok_or_else(|| "`responses` must be a list of texts, or of {\"content\": \"…\"}".to_owned())
+    let picked = all.iter().enumerate().filter(|(index, _)| good(*index));
+    picked.map(|(_, response)| text(response)).collect::<Option<_>>().ok_or_else(wrong)
 }
 
 fn print(lines: &[Line], results: &[EvaluateResult], rewards: &[PromptRewards], (last, summary): (&EvaluateResponse, &Summary)) {
@@ -240,6 +245,8 @@ mod tests {
         assert_eq!(lines[0].prompt.messages, [Message::new(Role::User, "a")]);
         assert_eq!(Value::Object(lines[0].fields.clone()), serde_json::json!({"prompt": "a", "answer": 3}));
         assert_eq!(lines[1].prompt.responses, Some(vec!["x".to_owned(), "y".to_owned()]));
+        let rated = r#"{"prompt": "a", "responses": [{"content": "x", "reward": 0}, {"content": "y", "reward": 1}]}"#;
+        assert_eq!(parse(rated).unwrap()[0].prompt.responses, Some(vec!["y".to_owned()]));
         for (line, says) in [
             ("{}", "line 1: it needs `prompt` or `messages`"),
             ("{\"prompt\": 3}", "line 1: `prompt`"),

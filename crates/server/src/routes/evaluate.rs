@@ -55,7 +55,7 @@ pub async fn evaluate(
     let newest = Target::find_own(&app, caller.account, &id, "evaluated, for it has no parent to be compared with").await?;
     let samples = check(&app, &request)?;
     newest.base.facts()?;
-    let revision = request.revision.map_or(Ok(newest.row.revision), |revision| i64::try_from(revision));
+    let revision = request.revision.map_or(Ok(newest.row.revision), i64::try_from);
     let against = match request.against.unwrap_or_default() {
         // The parent is kept as revision 0 of its copy.
         Against::Named(_) => Ok(0),
