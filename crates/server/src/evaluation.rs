@@ -10,8 +10,8 @@ use tiger_engine::{Baseline, Group, Knobs, Response as EngineResponse, TrainEven
 use tiger_model::{Adapter, AdapterState};
 use tiger_store::UsageRecord;
 use tiger_wire::{
-    Against, Chunk, ErrorCode, EvaluatePrompt, EvaluateRequest, EvaluateResponse, EvaluateResult, EvaluateUsage, EvaluatedAnswer,
-    EvaluatedAnswers, EvaluatedResponse, GenerateRequest, ProgressChunk, Sample, StepMetricsOrEmpty, Usage,
+    Chunk, ErrorCode, EvaluatePrompt, EvaluateRequest, EvaluateResponse, EvaluateResult, EvaluateUsage, EvaluatedAnswer, EvaluatedAnswers,
+    EvaluatedResponse, GenerateRequest, ProgressChunk, Sample, StepMetricsOrEmpty, Usage,
 };
 
 use crate::app::App;
@@ -279,7 +279,7 @@ impl Evaluation {
             id: random_id("eval"),
             model: own.id.clone(),
             revision: u64::try_from(own.revision).unwrap_or(0),
-            against: self.comparison.request.against.unwrap_or_else(Against::default),
+            against: self.comparison.request.against.unwrap_or_default(),
             seed: self.seed,
             results,
             mean_logprob: model.value(),
