@@ -47,7 +47,9 @@ pub enum Command {
     Models(Models),
     /// Chat with a model, or ask it once
     Run(Run),
-    /// Train a model on rated responses, one JSON object a line: {"messages": […], "responses": [{"content": …, "reward": …}, …]}
+    /// Train a model by rewards: sample answers to prompts, reward each by your command or URL, train, again and again
+    Rl(Box<Rl>),
+    /// Train a model on data that is there already: rated answers, preference pairs, demonstrations
     Train(Box<Train>),
     /// Compare a model with its parent or an older revision: answers side by side, log-probs, win rate by your reward
     Evaluate(Box<crate::evaluate::Evaluate>),
@@ -250,9 +252,155 @@ pub struct Run {
     pub seed: Option<u64>,
 }
 
+/// How one train call learns; what is left out is the server's default.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Training")]
+pub struct Knobs {
+    /// Learning rate of AdamW [default: the model's own, else by its size]
+    #[arg(long)]
+    pub learning_rate: Option<f64>,
+    /// Weight of the KL to the parent [default: 0.05]
+    #[arg(long, visible_alias = "kl")]
+    pub kl_coefficient: Option<f64>,
+    /// Loss [default: tapered]
+    #[arg(long, value_enum)]
+    pub objective: Option<ObjectiveArg>,
+}
+
+const RL_HELP: &str = "\
+The reward command is run by `sh -c` once for each response, which it reads as one JSON object from its standard input: messages, response, \
+stop_reason, sample (which of the answers to the prompt), and the prompt line's other fields. It prints a number. A URL is sent the same \
+object and answers a number or {\"reward\": number}.\n\n\
+Ctrl-C stops between two steps; the same command goes on from there. A second Ctrl-C ends at once and loses no training either.\n\n\
+Example, with the files of the folder examples/:\n  \
+tiger rl examples/questions.jsonl --model pirate --base tiger-nano --reward 'python3 examples/reward.py' --eval-share 0.2 --steps 12";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = RL_HELP)]
+pub struct Rl {
+    /// Prompts, one JSON object a line: {"prompt": "…"} or {"messages": […]}; further fields are given to the reward as they are
+    #[arg(value_name = "FILE")]
+    pub prompts: PathBuf,
+    /// Private model to train, id or name
+    #[arg(long)]
+    pub model: String,
+    /// Make the model as a copy of this one if there is none of that name
+    #[arg(long, value_name = "MODEL")]
+    pub base: Option<String>,
+    #[command(flatten)]
+    pub reward: RewardArgs,
+    #[command(flatten)]
+    pub sampling: RlSampling,
+    #[command(flatten)]
+    pub look: RlEval,
+    #[command(flatten)]
+    pub knobs: Knobs,
+    /// Optimizer steps on each step's answers, 1..16 [default: 1]
+    #[arg(long, value_name = "N", help_heading = "Training", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub optimizer_steps: Option<u32>,
+    /// Where the run is kept, so that it can go on [default: beside FILE, as FILE.MODEL.rl.json]
+    #[arg(long, value_name = "PATH", help_heading = "Run")]
+    pub state: Option<PathBuf>,
+    /// Forget the kept run and begin a new one with the model as it is now
+    #[arg(long, help_heading = "Run")]
+    pub restart: bool,
+    /// Append every response with its reward to this file, as JSON lines
+    #[arg(long, value_name = "PATH", help_heading = "Run")]
+    pub log: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Reward")]
+pub struct RewardArgs {
+    /// Command that reads a response as JSON and prints a number
+    #[arg(long, value_name = "COMMAND", required_unless_present = "reward_url", conflicts_with = "reward_url")]
+    pub reward: Option<String>,
+    /// Address that is sent a response as JSON and answers a number or {"reward": number}
+    #[arg(long, value_name = "URL")]
+    pub reward_url: Option<String>,
+    /// Time for one reward, seconds
+    #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = seconds)]
+    pub reward_timeout: f64,
+    /// Tries after a reward failed
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub reward_retries: u32,
+    /// Rewards at once [default: number of cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub reward_parallel: Option<u32>,
+    /// When a reward fails after all tries: stop the run, or skip that response
+    #[arg(long, value_enum, default_value_t = RewardFailures::Stop)]
+    pub reward_failures: RewardFailures,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RewardFailures {
+    Stop,
+    Skip,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Loop")]
+pub struct RlSampling {
+    /// Steps in all; a larger number lets a finished run go on
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub steps: u32,
+    /// Prompts of one step, in an order shuffled anew each time through the file
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub prompts_per_step: u32,
+    /// Answers to each prompt; they are compared with each other
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=i64::from(tiger_wire::limits::MAX_SAMPLES)))]
+    pub samples: u32,
+    /// Temperature of the answers that are trained on
+    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    pub temperature: f64,
+    /// Longest answer, tokens
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
+    /// Seed of the order of prompts and of every answer
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Held-out prompts")]
+pub struct RlEval {
+    /// Held-out prompts, never trained on, in the form of FILE
+    #[arg(long, value_name = "FILE", group = "held_out")]
+    pub eval: Option<PathBuf>,
+    /// Share of FILE to hold out, e.g. 0.1; which prompts is fixed by their text
+    #[arg(long, value_name = "SHARE", group = "held_out", value_parser = share)]
+    pub eval_share: Option<f64>,
+    /// Steps between looks at the held-out prompts; there is one before the first step and one after the last as well
+    #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub eval_every: u32,
+    /// Temperature of the answers to held-out prompts; 0 always takes the most probable token
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub eval_temperature: f64,
+    /// Stop when the mean reward of the held-out prompts reaches this
+    #[arg(long, value_name = "REWARD", requires = "held_out", allow_negative_numbers = true)]
+    pub until: Option<f64>,
+    /// Which weights the model has at the end: those with the best mean reward on held-out prompts, or the last [default: best; last without held-out prompts]
+    #[arg(long, value_enum)]
+    pub keep: Option<Keep>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Keep {
+    Best,
+    Last,
+}
+
+const TRAIN_HELP: &str = "\
+Forms of a line; `prompt` may stand for `messages`, as one text or as a list of messages:\n  \
+rated answers    {\"messages\": […], \"responses\": [{\"content\": \"…\", \"reward\": 1}, …]}\n  \
+preference pair  {\"messages\": […], \"chosen\": \"…\", \"rejected\": \"…\"}    texts, messages, or whole conversations\n  \
+demonstration    {\"messages\": […, {\"role\": \"assistant\", …}]} or {\"prompt\": \"…\", \"completion\": \"…\"}    the last answer is trained\n\n\
+Demonstrations are trained with --objective sft and --kl-coefficient 0 unless the command line says otherwise.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = TRAIN_HELP)]
 pub struct Train {
-    /// JSON lines; - is standard input
+    /// JSON lines: rated answers, preference pairs or demonstrations; - is standard input
     pub file: String,
     /// Private model to train
     #[arg(long)]
@@ -260,22 +408,39 @@ pub struct Train {
     /// Lines trained as one step
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub batch: u32,
-    /// Times through the file
+    /// Times through the file, each in another order
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub epochs: u32,
-    #[arg(long)]
-    pub learning_rate: Option<f64>,
+    /// Seed of the order of lines
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    #[command(flatten)]
+    pub knobs: Knobs,
     /// Optimizer steps a call, 1..16
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     pub steps: Option<u32>,
-    /// Weight of the KL to the parent
-    #[arg(long)]
-    pub kl_coefficient: Option<f64>,
-    #[arg(long, value_enum)]
-    pub objective: Option<ObjectiveArg>,
+    /// Lines that are not trained on; their loss is measured before and after each epoch
+    #[arg(long, value_name = "FILE", group = "validated", help_heading = "Validation")]
+    pub validation: Option<String>,
+    /// Share of the file to keep for that, e.g. 0.1; which lines is fixed by their prompts
+    #[arg(long, value_name = "SHARE", group = "validated", value_parser = share, help_heading = "Validation")]
+    pub validation_share: Option<f64>,
+    /// Stop after so many epochs without a lower validation loss, and go back to the best revision
+    #[arg(long, value_name = "EPOCHS", requires = "validated", conflicts_with = "dry_run", help_heading = "Validation", value_parser = clap::value_parser!(u32).range(1..))]
+    pub patience: Option<u32>,
     /// Compute everything, change nothing
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     pub dry_run: bool,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "it must be a number".to_owned())?;
+    if share > 0.0 && share < 1.0 { Ok(share) } else { Err("it must be between 0 and 1, e.g. 0.1".into()) }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "it must be a number".to_owned())?;
+    if seconds > 0.0 && seconds <= 86_400.0 { Ok(seconds) } else { Err("it must be above 0 and at most 86400".into()) }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -284,6 +449,17 @@ pub enum ObjectiveArg {
     ImportanceSampling,
     Ppo,
     Sft,
+}
+
+impl From<ObjectiveArg> for tiger_wire::Objective {
+    fn from(arg: ObjectiveArg) -> Self {
+        match arg {
+            ObjectiveArg::Tapered => Self::Tapered,
+            ObjectiveArg::ImportanceSampling => Self::ImportanceSampling,
+            ObjectiveArg::Ppo => Self::Ppo,
+            ObjectiveArg::Sft => Self::Sft,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

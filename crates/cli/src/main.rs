@@ -3,8 +3,10 @@
 
 mod args;
 mod bench;
+mod best;
 mod builtin;
 mod chat;
+mod data;
 mod doctor;
 mod evaluate;
 mod failure;
@@ -15,10 +17,13 @@ mod models;
 mod output;
 mod pull;
 mod quickstart;
+mod random;
 mod reward;
+mod rl;
 mod serve;
 mod table;
 mod train;
+mod training;
 
 use std::process::ExitCode;
 
@@ -54,10 +59,12 @@ fn run(args: Args) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::new(format!("cannot start the runtime: {e}")))?;
+    // `serve` drains and `rl` finishes its step before it stops: they see to Ctrl-C by themselves.
+    let sees_signals = matches!(args.command, Command::Serve(_) | Command::Rl(_));
     let ended = runtime.block_on(async {
         tokio::select! {
             ended = command(args) => ended,
-            () = interrupted() => Err(Failure { code: failure::INTERRUPTED, ..Failure::new("interrupted") }),
+            () = interrupted(), if !sees_signals => Err(Failure { code: failure::INTERRUPTED, ..Failure::new("interrupted") }),
         }
     });
     // A thread that waits for standard input must not keep the process.
@@ -65,9 +72,9 @@ fn run(args: Args) -> Result<(), Failure> {
     ended
 }
 
-/// Ctrl-C ends every command but `serve`, which drains by itself.
+/// Ctrl-C.
 async fn interrupted() {
-    if std::env::args().nth(1).is_some_and(|name| name == "serve") || tokio::signal::ctrl_c().await.is_err() {
+    if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
@@ -79,6 +86,7 @@ async fn command(args: Args) -> Result<(), Failure> {
         Command::Pull(pull) => pull::run(&global, pull).await,
         Command::Models(models) => models::run(&global, models).await,
         Command::Run(run) => chat::run(&global, run).await,
+        Command::Rl(rl) => rl::run(&global, *rl).await,
         Command::Train(train) => train::run(&global, *train).await,
         Command::Evaluate(evaluate) => evaluate::run(&global, *evaluate).await,
         Command::Keys(keys) => keys::run(&global, keys).await,

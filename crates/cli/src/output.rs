@@ -1,5 +1,7 @@
 //! Results on standard output: one JSON value, or text for people. Bars on standard error, only on a terminal.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -22,6 +24,29 @@ pub fn bar(len: u64, template: &str) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+/// A line on standard error: above the bar, or alone where there is none.
+pub fn say(bar: &ProgressBar, text: impl AsRef<str>) {
+    if bar.is_hidden() { eprintln!("{}", text.as_ref()) } else { bar.println(text) }
+}
+
+/// Notes that come with many answers of a run: each kind is said the first time only. A kind is what stands before the colon.
+#[derive(Debug, Default)]
+pub struct Notes {
+    said: RefCell<BTreeSet<String>>,
+}
+
+impl Notes {
+    /// Says what is new; `when` says where in the run.
+    pub fn say<'a>(&self, bar: &ProgressBar, when: &str, notes: impl IntoIterator<Item = &'a String>) {
+        for note in notes {
+            let kind = note.split(':').next().unwrap_or_default();
+            if self.said.borrow_mut().insert(kind.to_owned()) {
+                say(bar, format!("{when}: {note}"));
+            }
+        }
+    }
 }
 
 /// Bytes for people.

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::args::{Global, Quickstart};
 use crate::failure::Failure;
+use crate::random::SplitMix64;
 use crate::table::Table;
 use crate::{builtin, home, output};
 
@@ -160,15 +161,10 @@ async fn report(
 
 /// Another choice of questions for each call.
 fn questions(all: &[Question], seed: u64, call: u32) -> impl Iterator<Item = &Question> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(call));
+    let mut random = SplitMix64::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(call)));
     let mut picked = std::collections::BTreeSet::new();
     while picked.len() < QUESTIONS.min(all.len()) {
-        // SplitMix64 (Steele et al. 2014).
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        picked.insert(((z ^ (z >> 31)) % all.len() as u64) as usize);
+        picked.insert((random.next_u64() % all.len() as u64) as usize);
     }
     picked.into_iter().map(|i| &all[i])
 }

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 mod hub;
+mod loops;
+mod offline;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -52,6 +52,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store_n(p: *mut f32, v: Self::V, n: usize);
     /// Sixteen bf16 (as bits), widened exactly.
     unsafe fn load_bf16(p: *const u16) -> Self::V;
+    /// [`Simd::load_bf16`] with the lanes in the order that is cheapest to make; [`Simd::join_bf16`] puts them right.
+    #[inline(always)]
+    unsafe fn load_bf16_split(p: *const u16) -> Self::V {
+        // SAFETY: the caller's promise.
+        unsafe { Self::load_bf16(p) }
+    }
+    /// Lanes of [`Simd::load_bf16_split`] in the order of memory.
+    #[inline(always)]
+    unsafe fn join_bf16(v: Self::V) -> Self::V {
+        v
+    }
     /// Sixteen i8, exactly.
     unsafe fn load_i8(p: *const i8) -> Self::V;
     /// Rounded to nearest even; NaN stays NaN.
@@ -139,3 +150,20 @@ macro_rules! dispatch {
     };
 }
 pub(crate) use dispatch;
+
+/// Fetches a cache line into L2; any address will do.
+#[inline(always)]
+pub(crate) fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint that faults on no address; SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl2keep, [{}]", in(reg) at.addr(), options(nomem, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
+}

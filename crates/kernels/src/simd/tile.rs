@@ -6,11 +6,19 @@ use super::Simd;
 pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// Exact.
     fn to_f32(self) -> f32;
-    /// Sixteen elements.
+    /// Sixteen elements, in the order that [`Element::in_order`] puts right.
     ///
     /// # Safety
     /// As [`Simd`].
     unsafe fn load<S: Simd>(p: *const Self) -> S::V;
+    /// Lanes in the order of memory, after any work lane by lane.
+    ///
+    /// # Safety
+    /// As [`Simd`].
+    #[inline(always)]
+    unsafe fn in_order<S: Simd>(v: S::V) -> S::V {
+        v
+    }
 }
 
 /// An element that holds any f32 by itself, without a scale beside it.
@@ -54,7 +62,12 @@ impl Element for u16 {
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const u16) -> S::V {
         // SAFETY: the caller's promise.
-        unsafe { S::load_bf16(p) }
+        unsafe { S::load_bf16_split(p) }
+    }
+    #[inline(always)]
+    unsafe fn in_order<S: Simd>(v: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::join_bf16(v) }
     }
 }
 

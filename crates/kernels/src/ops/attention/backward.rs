@@ -154,9 +154,10 @@ unsafe fn probabilities<S: Simd, E: Element>(
             let row = t * TILE_ROWS + r;
             let seen = (row / packed.shape.group() + 1).saturating_sub(page * PAGE_TOKENS).min(PAGE_TOKENS);
             let (lse, dot) = packed.row_terms(head, row);
+            let score = E::in_order::<S>(s[r][0]);
             let score = match packed.key_scales(head, page) {
-                Some(scales) => S::mul(s[r][0], S::load(scales.as_ptr())),
-                None => s[r][0],
+                Some(scales) => S::mul(score, S::load(scales.as_ptr())),
+                None => score,
             };
             let p = S::first_n(exp::<S>(S::sub(score, S::splat(lse))), S::zero(), seen);
             let ds = S::first_n(S::mul(p, S::sub(dp[r][0], S::splat(dot))), S::zero(), seen);

@@ -1,14 +1,15 @@
 //! The forward of attention: tiles of query rows against blocks of keys. Does not know what is done with the output.
 //!
 //! A task is one key head and some tokens of one segment. Its rows (token, head of the group) go in tiles of six through every block:
-//! scores with sixteen keys in the lanes, softmax of the block, weighted values with the head's columns in the lanes, merge.
+//! scores with sixteen keys in the lanes, softmax of the block, weighted values with the head's columns in the lanes, merge. The first
+//! tile brings the block from memory: it fetches the pages ahead of its reading.
 
 use super::kv::Storage;
 use super::{AttentionOutput, AttentionShape, BLOCK_TOKENS, KvRead, KvShape, PAGE_TOKENS, PageId, Rows, Segment, check_segments};
 use crate::Cpu;
 use crate::ops::rows::{Shared, with_scratch};
 use crate::simd::tile::{Broadcast, Element, TILE_ROWS, tile, with_rows};
-use crate::simd::{LANES, Simd, dispatch, exp, log_sum_exp};
+use crate::simd::{LANES, Simd, dispatch, exp, log_sum_exp, prefetch};
 
 /// Query rows of one task: enough to reuse a block of keys from the second-level cache, few enough to share out.
 const TASK_ROWS: usize = 96;
@@ -218,36 +219,101 @@ unsafe fn block_tile<S: Simd, E: Element>(task: &Task<E>, scratch: &Scratch, mem
 /// Scores of the tile's rows with the block's keys.
 #[inline(always)]
 unsafe fn score<S: Simd, E: Element, const R: usize, const C: usize>(task: &Task<E>, scratch: &Scratch, memory: &mut [f32], at: &At) {
-    let d = task.shape.head_dim;
-    let pages = &task.pages[at.block * (BLOCK_TOKENS / PAGE_TOKENS)..][..at.counts[R - 1].div_ceil(PAGE_TOKENS)];
-    let base = memory.as_mut_ptr();
-    let a = Broadcast { first: base.wrapping_add(scratch.q + at.first * d), row: 1, step: R };
+    let pages = at.counts[R - 1].div_ceil(PAGE_TOKENS);
     let mut done = 0;
-    // SAFETY: pages were checked against the cache; the tile's memory is laid out for R rows of a block.
+    // SAFETY: the caller's promise.
     unsafe {
-        let scores = base.add(scratch.scores);
-        while done + C <= pages.len() {
-            let mut b = [task.k.as_ptr(); C];
-            for (b, page) in b.iter_mut().zip(&pages[done..]) {
-                *b = b.add(page.0 as usize * task.shape.page_elements());
-            }
-            let mut acc = [[S::zero(); C]; R];
-            tile::<S, E, R, C>(&mut acc, d, a, b, PAGE_TOKENS);
-            for (r, row) in acc.iter().enumerate() {
-                for (c, v) in row.iter().enumerate() {
-                    S::store(scores.add(r * BLOCK_TOKENS + (done + c) * PAGE_TOKENS), *v);
-                }
-            }
+        while done + C <= pages {
+            score_pages::<S, E, R, C>(task, scratch, memory, at, done);
             done += C;
         }
-        for (i, page) in pages.iter().enumerate().skip(done) {
-            let mut acc = [[S::zero(); 1]; R];
-            let b = task.k.as_ptr().add(page.0 as usize * task.shape.page_elements());
-            tile::<S, E, R, 1>(&mut acc, d, a, [b], PAGE_TOKENS);
-            for (r, row) in acc.iter().enumerate() {
-                S::store(scores.add(r * BLOCK_TOKENS + i * PAGE_TOKENS), row[0]);
+        while done < pages {
+            score_pages::<S, E, R, 1>(task, scratch, memory, at, done);
+            done += 1;
+        }
+    }
+}
+
+/// [`score`] for the C pages of the block from `first` on.
+#[inline(always)]
+unsafe fn score_pages<S: Simd, E: Element, const R: usize, const C: usize>(
+    task: &Task<E>,
+    scratch: &Scratch,
+    memory: &mut [f32],
+    at: &At,
+    first: usize,
+) {
+    let d = task.shape.head_dim;
+    let base = memory.as_mut_ptr();
+    let a = Broadcast { first: base.wrapping_add(scratch.q + at.first * d), row: 1, step: R };
+    let pieces = |first: usize| std::array::from_fn(|c| task.piece(at, 0, first + c));
+    let (b, next): ([_; C], [_; C]) = (pieces(first), pieces(first + ahead::<E, C>()));
+    // SAFETY: pages were checked against the cache; the tile's memory is laid out for R rows of a block.
+    unsafe {
+        let mut acc = [[S::zero(); C]; R];
+        if at.first == 0 {
+            tile_ahead::<S, E, R, C>(&mut acc, d, a, (b, PAGE_TOKENS), next);
+        } else {
+            tile::<S, E, R, C>(&mut acc, d, a, b, PAGE_TOKENS);
+        }
+        for (r, row) in acc.iter().enumerate() {
+            for (c, v) in row.iter().enumerate() {
+                S::store(base.add(scratch.scores + r * BLOCK_TOKENS + (first + c) * PAGE_TOKENS), E::in_order::<S>(*v));
             }
         }
+    }
+}
+
+/// Pieces (a head's keys or values of one page) between what is read and what is fetched: 4 KiB of heads of 64, more hardly matters.
+/// At least the C that are read at once.
+const fn ahead<E, const C: usize>() -> usize {
+    let pieces = 4 / size_of::<E>();
+    if pieces > C { pieces } else { C }
+}
+
+/// Steps of a tile whose sixteen elements each fill whole cache lines, one per byte of an element.
+const LINE_STEPS: usize = 4;
+
+/// [`tile`] that meanwhile fetches as much from `ahead` as it reads from `b`, evenly: a burst would wait for the few misses that may be
+/// outstanding, and the hardware's prefetcher does not know the next page.
+#[inline(always)]
+unsafe fn tile_ahead<S: Simd, E: Element, const R: usize, const C: usize>(
+    acc: &mut [[S::V; C]; R],
+    steps: usize,
+    a: Broadcast,
+    (b, b_step): ([*const E; C], usize),
+    ahead: [*const E; C],
+) {
+    let from = |i: usize| (Broadcast { first: a.first.wrapping_add(i * a.step), ..a }, b.map(|b| b.wrapping_add(i * b_step)));
+    let mut done = 0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        while done + LINE_STEPS <= steps {
+            for piece in ahead {
+                for line in 0..size_of::<E>() {
+                    prefetch(piece.wrapping_add(done * LANES).cast::<u8>().wrapping_add(line * 64));
+                }
+            }
+            let (a, b) = from(done);
+            tile::<S, E, R, C>(acc, LINE_STEPS, a, b, b_step);
+            done += LINE_STEPS;
+        }
+        let (a, b) = from(done);
+        tile::<S, E, R, C>(acc, steps - done, a, b, b_step);
+    }
+}
+
+impl<E: Element> Task<'_, E> {
+    /// Memory is read in pieces: the keys of a block's pages, their values, the keys of the next block. Piece `i` of this order from
+    /// the block's keys (`kind` 0) or values (1) on; behind the last, that again.
+    #[inline(always)]
+    fn piece(&self, at: &At, kind: usize, i: usize) -> *const E {
+        let first = at.block * (BLOCK_TOKENS / PAGE_TOKENS);
+        let pages = (BLOCK_TOKENS / PAGE_TOKENS).min(self.pages.len() - first);
+        let (kind, i) = if i < pages { (kind, i) } else { (kind + 1, i - pages) };
+        let page = first + if kind == 2 { BLOCK_TOKENS / PAGE_TOKENS } else { 0 } + i;
+        let start = if kind == 1 { self.v } else { self.k };
+        start.as_ptr().wrapping_add(self.pages[page.min(self.pages.len() - 1)].0 as usize * self.shape.page_elements())
     }
 }
 
@@ -278,13 +344,14 @@ unsafe fn softmax<S: Simd>(scores: &mut [f32], at: &At) -> (PerRow, PerRow) {
             let lowest = S::splat(f32::MIN);
             let mut maximum = lowest;
             for (i, x) in row.chunks_exact(LANES).enumerate() {
-                maximum = S::max(maximum, S::first_n(S::load(x.as_ptr()), lowest, valid(i)));
+                let x = S::load(x.as_ptr());
+                maximum = S::max(maximum, if valid(i) < LANES { S::first_n(x, lowest, valid(i)) } else { x });
             }
             maxima[r] = S::maximum(maximum);
             let (mut sum, maximum) = (S::zero(), S::splat(maxima[r]));
             for (i, x) in row.chunks_exact_mut(LANES).enumerate() {
                 let e = exp::<S>(S::sub(S::load(x.as_ptr()), maximum));
-                let e = S::first_n(e, S::zero(), valid(i));
+                let e = if valid(i) < LANES { S::first_n(e, S::zero(), valid(i)) } else { e };
                 sum = S::add(sum, e);
                 S::store(x.as_mut_ptr(), e);
             }
@@ -294,33 +361,105 @@ unsafe fn softmax<S: Simd>(scores: &mut [f32], at: &At) -> (PerRow, PerRow) {
     (maxima, sums)
 }
 
-/// Σ probability · value over the block's keys, ascending. Keys that only some of the tile's rows see are added row by row, so that a row
-/// never meets a key behind its own position (0 · NaN, and the sign of a zero).
+/// Σ probability · value over the block's keys, ascending.
 #[inline(always)]
 unsafe fn weigh<S: Simd, E: Element, const R: usize, const C: usize>(task: &Task<E>, scratch: &Scratch, memory: &mut [f32], at: &At) {
     let vectors = task.shape.padded_dim() / LANES;
-    let mut done = 0;
+    // The first tile streams the block from memory, page by page; for the others it is in cache, and sums stay in registers.
+    let streamed = if at.first == 0 { at.counts[0] / PAGE_TOKENS } else { 0 };
     // SAFETY: the caller's promise.
     unsafe {
+        for page in 0..streamed {
+            weigh_page::<S, E, R, C>(task, scratch, memory, at, page);
+        }
+        let mut done = 0;
         while done + C <= vectors {
-            weigh_columns::<S, E, R, C>(task, scratch, memory, at, done);
+            weigh_columns::<S, E, R, C>(task, scratch, memory, at, (streamed * PAGE_TOKENS, done));
             done += C;
         }
         while done < vectors {
-            weigh_columns::<S, E, R, 1>(task, scratch, memory, at, done);
+            weigh_columns::<S, E, R, 1>(task, scratch, memory, at, (streamed * PAGE_TOKENS, done));
             done += 1;
         }
     }
 }
 
-/// [`weigh`] for the C vectors of columns from `vector` on.
+/// [`weigh`] for a page that all rows see whole; fetches ahead.
+#[inline(always)]
+unsafe fn weigh_page<S: Simd, E: Element, const R: usize, const C: usize>(
+    task: &Task<E>,
+    scratch: &Scratch,
+    memory: &mut [f32],
+    at: &At,
+    page: usize,
+) {
+    let padded = task.shape.padded_dim();
+    let base = memory.as_mut_ptr();
+    let a = Broadcast { first: base.wrapping_add(scratch.scores + page * PAGE_TOKENS), row: BLOCK_TOKENS, step: 1 };
+    let (piece, next) = (task.piece(at, 1, page), task.piece(at, 1, page + ahead::<E, C>()));
+    // SAFETY: pages were checked against the cache; the tile's memory is laid out for R rows of a block.
+    unsafe {
+        let sums = base.add(scratch.block);
+        let mut column = 0;
+        while column + C * LANES <= padded {
+            let mut acc = load_sums::<S, R, C>(sums.add(column), padded, page == 0);
+            let b = beside(piece.add(column), LANES);
+            tile_ahead::<S, E, R, C>(&mut acc, PAGE_TOKENS, a, (b, padded), beside(next.add(column * PAGE_TOKENS), LANES * PAGE_TOKENS));
+            store_sums::<S, R, C>(sums.add(column), padded, &acc);
+            column += C * LANES;
+        }
+        while column < padded {
+            let mut acc = load_sums::<S, R, 1>(sums.add(column), padded, page == 0);
+            tile_ahead::<S, E, R, 1>(&mut acc, PAGE_TOKENS, a, ([piece.add(column)], padded), [next.add(column * PAGE_TOKENS)]);
+            store_sums::<S, R, 1>(sums.add(column), padded, &acc);
+            column += LANES;
+        }
+    }
+}
+
+/// C places beside each other.
+#[inline(always)]
+fn beside<E, const C: usize>(first: *const E, step: usize) -> [*const E; C] {
+    std::array::from_fn(|c| first.wrapping_add(c * step))
+}
+
+/// What R rows of C vectors have so far: `sums[r · padded ..]`, or 0.
+#[inline(always)]
+unsafe fn load_sums<S: Simd, const R: usize, const C: usize>(sums: *const f32, padded: usize, fresh: bool) -> [[S::V; C]; R] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut acc = [[S::zero(); C]; R];
+        if !fresh {
+            for (r, row) in acc.iter_mut().enumerate() {
+                for (c, v) in row.iter_mut().enumerate() {
+                    *v = S::load(sums.add(r * padded + c * LANES));
+                }
+            }
+        }
+        acc
+    }
+}
+
+/// The inverse of [`load_sums`].
+#[inline(always)]
+unsafe fn store_sums<S: Simd, const R: usize, const C: usize>(sums: *mut f32, padded: usize, acc: &[[S::V; C]; R]) {
+    for (r, row) in acc.iter().enumerate() {
+        for (c, v) in row.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { S::store(sums.add(r * padded + c * LANES), *v) };
+        }
+    }
+}
+
+/// [`weigh`] for the keys from `start` on and the C vectors of columns from `vector` on. Keys that only some of the tile's rows see are
+/// added row by row, so that a row never meets a key behind its own position (0 · NaN, and the sign of a zero).
 #[inline(always)]
 unsafe fn weigh_columns<S: Simd, E: Element, const R: usize, const C: usize>(
     task: &Task<E>,
     scratch: &Scratch,
     memory: &mut [f32],
     at: &At,
-    vector: usize,
+    (start, vector): (usize, usize),
 ) {
     let padded = task.shape.padded_dim();
     let pages = &task.pages[at.block * (BLOCK_TOKENS / PAGE_TOKENS)..];
@@ -329,30 +468,24 @@ unsafe fn weigh_columns<S: Simd, E: Element, const R: usize, const C: usize>(
     unsafe {
         let columns = |key: usize| {
             let page = pages[key / PAGE_TOKENS].0 as usize * task.shape.page_elements();
-            let first = task.v.as_ptr().add(page + key % PAGE_TOKENS * padded + vector * LANES);
-            let mut b = [first; C];
-            for (c, b) in b.iter_mut().enumerate() {
-                *b = first.add(c * LANES);
-            }
-            b
+            beside(task.v.as_ptr().add(page + key % PAGE_TOKENS * padded + vector * LANES), LANES)
         };
-        let probabilities = base.add(scratch.scores);
-        let mut acc = [[S::zero(); C]; R];
+        let (sums, probabilities) = (base.add(scratch.block + vector * LANES), base.add(scratch.scores));
+        let mut acc = load_sums::<S, R, C>(sums, padded, start == 0);
         let shared = at.counts[0];
-        for key in (0..shared).step_by(PAGE_TOKENS) {
+        for key in (start..shared).step_by(PAGE_TOKENS) {
             let a = Broadcast { first: probabilities.add(key), row: BLOCK_TOKENS, step: 1 };
             tile::<S, E, R, C>(&mut acc, PAGE_TOKENS.min(shared - key), a, columns(key), padded);
         }
-        for (r, row) in acc.into_iter().enumerate() {
-            let mut row = [row];
+        for (r, row) in acc.iter_mut().enumerate() {
+            let mut one = [*row];
             for key in shared..at.counts[r] {
                 let a = Broadcast { first: probabilities.add(r * BLOCK_TOKENS + key), row: 0, step: 0 };
-                tile::<S, E, 1, C>(&mut row, 1, a, columns(key), padded);
+                tile::<S, E, 1, C>(&mut one, 1, a, columns(key), padded);
             }
-            for (c, v) in row[0].iter().enumerate() {
-                S::store(base.add(scratch.block + r * padded + (vector + c) * LANES), *v);
-            }
+            *row = one[0];
         }
+        store_sums::<S, R, C>(sums, padded, &acc);
     }
 }
 
@@ -387,7 +520,7 @@ unsafe fn merge<S: Simd, E: Element>(task: &Task<E>, scratch: &Scratch, memory: 
             let o = memory.as_mut_ptr().add(scratch.o + (at.first + r) * padded);
             let block = memory.as_ptr().add(scratch.block + r * padded);
             for i in (0..padded).step_by(LANES) {
-                S::store(o.add(i), S::fma(S::load(block.add(i)), new, S::mul(S::load(o.add(i)), old)));
+                S::store(o.add(i), S::fma(E::in_order::<S>(S::load(block.add(i))), new, S::mul(S::load(o.add(i)), old)));
             }
         }
     }

@@ -5,6 +5,7 @@ use super::Precision;
 use super::encode::Group;
 use super::weight::PANEL;
 use crate::Isa;
+use crate::simd::prefetch;
 
 /// One call of a kernel: y[r, 0..64] continues its chain over `units` steps of K, for each row r.
 pub(super) struct Block {
@@ -124,21 +125,4 @@ impl Block {
         };
         Tile { row, col, ahead }
     }
-}
-
-/// Fetches a cache line into L2; any address will do.
-#[inline(always)]
-fn prefetch(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint that faults on no address; SSE is part of x86-64.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        std::arch::asm!("prfm pldl2keep, [{}]", in(reg) at.addr(), options(nomem, nostack, preserves_flags));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = at;
 }
