@@ -438,7 +438,8 @@ fn share(text: &str) -> Result<f64, String> {
     if share > 0.0 && share < 1.0 { Ok(share) } else { Err("it must be between 0 and 1, e.g. 0.1".into()) }
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+/// A number of seconds of a flag.
+pub fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "it must be a number".to_owned())?;
     if seconds > 0.0 && seconds <= 86_400.0 { Ok(seconds) } else { Err("it must be above 0 and at most 86400".into()) }
 }

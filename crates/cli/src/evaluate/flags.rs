@@ -10,7 +10,7 @@ The reward command is run by `sh -c` once for each answer, which it reads as one
 stop_reason, sample (which of the answers to the prompt), and the prompt line's other fields. It prints a number.\n\n\
 An answer wins against the other side's answer of the same number and seed if its reward is higher; ties count half. The interval of the win \
 rate is Wilson's at 95 % with one observation a prompt.\n\n\
-Example:\n  tiger evaluate my-model --prompts questions.jsonl --samples 4 --reward 'python3 reward.py'";
+Example:\n  tiger evaluate pirate --prompts examples/questions.jsonl --samples 4 --reward 'python3 examples/reward.py'";
 
 /// The flags.
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub struct Evaluate {
     #[arg(long, value_name = "COMMAND")]
     pub reward: Option<String>,
     /// Time for one reward, seconds
-    #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = seconds, requires = "reward")]
+    #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = crate::args::seconds, requires = "reward")]
     pub reward_timeout: f64,
 }
 
@@ -54,9 +54,4 @@ fn against(text: &str) -> Result<Against, String> {
         "parent" => Ok(Against::Named(ParentName::Parent)),
         number => number.parse().map(Against::Revision).map_err(|_| "it must be `parent` or the number of a revision".to_owned()),
     }
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| "it must be a number".to_owned())?;
-    if seconds > 0.0 && seconds <= 86_400.0 { Ok(seconds) } else { Err("it must be above 0 and at most 86400".into()) }
 }

@@ -3,20 +3,17 @@
 mod flags;
 mod summary;
 
-use std::path::Path;
-use std::time::Duration;
-
 use futures::{StreamExt, TryStreamExt};
-use serde::Deserialize;
-use serde_json::{Map, Value};
-use tiger_wire::{Against, EvaluatePrompt, EvaluateRequest, EvaluateResponse, EvaluateResult, EvaluatedAnswer, Message, Role};
+use serde_json::Value;
+use tiger_wire::{Against, EvaluatePrompt, EvaluateRequest, EvaluateResponse, EvaluateResult, EvaluatedAnswer};
 
 pub use flags::Evaluate;
 use summary::{PromptRewards, Summary, summarize};
 
-use crate::args::Global;
+use crate::args::{Global, RewardArgs, RewardFailures};
+use crate::data::{self, Prompt};
 use crate::failure::Failure;
-use crate::reward::Rewards;
+use crate::reward::{self, Rewards};
 use crate::table::Table;
 use crate::{home, output};
 
@@ -26,22 +23,20 @@ const PROMPTS_A_CALL: usize = 16;
 const REWARDS_AT_ONCE: usize = 64;
 /// Characters of a text in the table.
 const SHOWN_CHARS: usize = 48;
-/// Names that the reward's input has for itself.
-const RESERVED: [&str; 4] = ["response", "stop_reason", "sample", "reasoning"];
 
 /// One line of the file.
 #[derive(Debug, Clone, PartialEq)]
 struct Line {
-    prompt: EvaluatePrompt,
-    /// The line's other fields, for the reward.
-    fields: Map<String, Value>,
+    prompt: Prompt,
+    responses: Option<Vec<String>>,
 }
 
 /// Reads the whole file first: a mistake in the last line must not cost an evaluation.
 pub async fn run(global: &Global, args: Evaluate) -> Result<(), Failure> {
     let client = home::client(global)?;
-    let lines = read(&args.prompts)?;
-    let rewards = args.reward.as_ref().map(|command| Rewards::new(command, Duration::from_secs_f64(args.reward_timeout)));
+    let file = args.prompts.display().to_string();
+    let lines = parse(&file, &data::text(&file)?)?;
+    let rewards = args.reward.clone().map(|command| rewards(command, args.reward_timeout)).transpose()?;
     if rewards.is_some() && args.samples == 0 {
         return Err(Failure::new("--reward needs answers to reward; give --samples 1 or more"));
     }
@@ -78,7 +73,7 @@ pub async fn run(global: &Global, args: Evaluate) -> Result<(), Failure> {
 /// one call of all.
 fn request(args: &Evaluate, chunk: &[Line], before: usize, first: Option<&EvaluateResponse>) -> EvaluateRequest {
     EvaluateRequest {
-        prompts: chunk.iter().map(|line| line.prompt.clone()).collect(),
+        prompts: chunk.iter().map(asked).collect(),
         revision: first.map(|first| first.revision).or(args.revision),
         against: Some(args.against),
         samples: Some(args.samples),
@@ -90,6 +85,22 @@ fn request(args: &Evaluate, chunk: &[Line], before: usize, first: Option<&Evalua
     }
 }
 
+fn asked(line: &Line) -> EvaluatePrompt {
+    EvaluatePrompt { messages: line.prompt.messages.clone(), responses: line.responses.clone() }
+}
+
+/// One try, for there is no run that a failure would end.
+fn rewards(command: String, timeout: f64) -> Result<Rewards, Failure> {
+    Rewards::new(&RewardArgs {
+        reward: Some(command),
+        reward_url: None,
+        reward_timeout: timeout,
+        reward_retries: 0,
+        reward_parallel: None,
+        reward_failures: RewardFailures::Stop,
+    })
+}
+
 async fn judge(rewards: &Rewards, lines: &[Line], results: &[EvaluateResult]) -> Result<Vec<PromptRewards>, Failure> {
     let mut work = Vec::new();
     for (line, result) in lines.iter().zip(results) {
@@ -98,7 +109,7 @@ async fn judge(rewards: &Rewards, lines: &[Line], results: &[EvaluateResult]) ->
         }
     }
     let one = |(line, index, answer): (&Line, usize, &EvaluatedAnswer)| {
-        let input = input(line, index, answer);
+        let input = reward::input(&line.prompt, index, (&answer.content, answer.reasoning.as_deref(), answer.stop_reason));
         async move { rewards.judge(&input?).await.map_err(Failure::new) }
     };
     let futures: Vec<_> = work.into_iter().map(one).collect();
@@ -108,55 +119,14 @@ async fn judge(rewards: &Rewards, lines: &[Line], results: &[EvaluateResult]) ->
     Ok(results.iter().map(|r| PromptRewards { model: take(r.answers.model.len()), against: take(r.answers.against.len()) }).collect())
 }
 
-/// What a reward is given: the same as in `tiger rl`.
-fn input(line: &Line, index: usize, answer: &EvaluatedAnswer) -> Result<Map<String, Value>, Failure> {
-    let json = |value: Result<Value, serde_json::Error>| value.map_err(|e| Failure::because("cannot write JSON", e));
-    let mut input = Map::new();
-    input.insert("messages".into(), json(serde_json::to_value(&line.prompt.messages))?);
-    input.insert("response".into(), answer.content.clone().into());
-    if let Some(reasoning) = &answer.reasoning {
-        input.insert("reasoning".into(), reasoning.clone().into());
-    }
-    input.insert("stop_reason".into(), json(serde_json::to_value(answer.stop_reason))?);
-    input.insert("sample".into(), index.into());
-    input.extend(line.fields.clone());
-    Ok(input)
-}
-
-fn read(file: &Path) -> Result<Vec<Line>, Failure> {
-    let text = if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
-    let text = text.map_err(|e| Failure::because(file.display(), e))?;
-    parse(&text).map_err(|problem| Failure::new(format!("{}, {problem}", file.display())))
-}
-
-fn parse(text: &str) -> Result<Vec<Line>, String> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let parsed = lines.map(|(number, line)| {
-        let object = serde_json::from_str(line).map_err(|e| e.to_string());
-        object.and_then(parse_line).map_err(|problem| format!("line {}: {problem}", number + 1))
-    });
-    let all: Vec<Line> = parsed.collect::<Result<_, _>>()?;
-    if all.is_empty() {
-        return Err("no lines: each line is {\"prompt\": \"…\"} or {\"messages\": […]}".into());
-    }
-    Ok(all)
-}
-
-fn parse_line(mut fields: Map<String, Value>) -> Result<Line, String> {
-    let messages = match (fields.remove("messages"), fields.get("prompt")) {
-        (Some(messages), _) => serde_json::from_value(messages).map_err(|e| format!("`messages`: {e}"))?,
-        (None, Some(Value::String(text))) => vec![Message::new(Role::User, text.as_str())],
-        (None, Some(prompt)) => Vec::<Message>::deserialize(prompt).map_err(|e| format!("`prompt`: {e}"))?,
-        (None, None) => return Err("it needs `prompt` or `messages`".into()),
+/// Prompts, and the responses to score: the field `responses` is not the reward's.
+fn parse(file: &str, text: &str) -> Result<Vec<Line>, Failure> {
+    let one = |mut prompt: Prompt| {
+        let responses = prompt.fields.remove("responses").as_ref().map(texts).transpose();
+        let responses = responses.map_err(|problem| Failure::new(format!("{file}, line {}: {problem}", prompt.line)))?;
+        Ok(Line { prompt, responses })
     };
-    let responses = match fields.remove("responses") {
-        Some(responses) => Some(texts(&responses)?),
-        None => None,
-    };
-    if let Some(name) = RESERVED.iter().find(|name| fields.contains_key(**name)) {
-        return Err(format!("the field `{name}` is set for the reward by `tiger evaluate`; give the line's another name"));
-    }
-    Ok(Line { prompt: EvaluatePrompt { messages, responses }, fields })
+    data::prompts(file, text)?.into_iter().map(one).collect()
 }
 
 /// Texts, or the rated responses of a training file, of which those above the line's mean are what the model should say.
@@ -239,22 +209,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_have_their_forms() {
-        let text = "{\"prompt\": \"a\", \"answer\": 3}\n\n{\"messages\": [{\"role\": \"user\", \"content\": \"b\"}], \"responses\": [\"x\", {\"content\": \"y\", \"reward\": 1}]}\n";
-        let lines = parse(text).unwrap();
-        assert_eq!(lines[0].prompt.messages, [Message::new(Role::User, "a")]);
-        assert_eq!(Value::Object(lines[0].fields.clone()), serde_json::json!({"prompt": "a", "answer": 3}));
-        assert_eq!(lines[1].prompt.responses, Some(vec!["x".to_owned(), "y".to_owned()]));
+    fn responses_have_their_forms() {
+        let parse = |text: &str| super::parse("file", text);
+        let texts = r#"{"messages": [{"role": "user", "content": "b"}], "responses": ["x", {"content": "y"}], "answer": 3}"#;
         let rated = r#"{"prompt": "a", "responses": [{"content": "x", "reward": 0}, {"content": "y", "reward": 1}]}"#;
-        assert_eq!(parse(rated).unwrap()[0].prompt.responses, Some(vec!["y".to_owned()]));
-        for (line, says) in [
-            ("{}", "line 1: it needs `prompt` or `messages`"),
-            ("{\"prompt\": 3}", "line 1: `prompt`"),
-            ("{\"prompt\": \"a\", \"responses\": [3]}", "line 1: `responses` must be"),
-            ("{\"prompt\": \"a\", \"response\": \"b\"}", "line 1: the field `response`"),
-            ("", "no lines"),
-        ] {
-            let problem = parse(line).unwrap_err();
+        let lines = parse(&format!("{texts}\n{rated}\n{{\"prompt\": \"c\"}}")).unwrap();
+        let responses: Vec<Option<Vec<String>>> = lines.iter().map(|line| line.responses.clone()).collect();
+        assert_eq!(responses, [Some(vec!["x".into(), "y".into()]), Some(vec!["y".into()]), None]);
+        assert_eq!(Value::Object(lines[0].prompt.fields.clone()), serde_json::json!({"answer": 3}), "what is scored is not the reward's");
+        for (line, says) in
+            [("{}", "file, line 1: it needs"), (r#"{"prompt": "a", "responses": [3]}"#, "file, line 1: `responses` must be")]
+        {
+            let problem = parse(line).unwrap_err().message;
             assert!(problem.starts_with(says), "{problem}");
         }
     }
