@@ -51,6 +51,8 @@ pub enum Command {
     Rl(Box<Rl>),
     /// Train a model on data that is there already: rated answers, preference pairs, demonstrations
     Train(Box<Train>),
+    /// Compare a model with its parent or an older revision: answers side by side, log-probs, win rate by your reward
+    Evaluate(Box<crate::evaluate::Evaluate>),
     /// Make, list and revoke API keys of this machine's server, whether it runs or not
     #[command(subcommand)]
     Keys(Keys),
@@ -180,6 +182,17 @@ pub enum Models {
         /// Its revisions too
         #[arg(long)]
         revisions: bool,
+    },
+    /// A model's revisions, newest first, with the numbers of their trainings
+    Revisions {
+        /// Id or name
+        model: String,
+        /// At most so many
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: Option<u32>,
+        /// Only those before this one
+        #[arg(long, value_name = "REVISION")]
+        before: Option<u64>,
     },
     /// A private copy of a model
     Create {
@@ -425,7 +438,8 @@ fn share(text: &str) -> Result<f64, String> {
     if share > 0.0 && share < 1.0 { Ok(share) } else { Err("it must be between 0 and 1, e.g. 0.1".into()) }
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+/// A number of seconds of a flag.
+pub fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "it must be a number".to_owned())?;
     if seconds > 0.0 && seconds <= 86_400.0 { Ok(seconds) } else { Err("it must be above 0 and at most 86400".into()) }
 }

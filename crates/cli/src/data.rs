@@ -97,7 +97,7 @@ fn prompt(line: usize, mut fields: Map<String, Value>) -> Result<Prompt, String>
     ends_with_user(&messages)?;
     fields.remove("messages");
     if let Some(name) = RESERVED.iter().find(|name| fields.contains_key(**name)) {
-        return Err(format!("the field `{name}` is set for the reward by `tiger rl`; give the line's another name"));
+        return Err(format!("the field `{name}` is set for the reward by the command itself; give the line's another name"));
     }
     Ok(Prompt { line, messages, fields })
 }

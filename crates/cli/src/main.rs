@@ -8,6 +8,7 @@ mod builtin;
 mod chat;
 mod data;
 mod doctor;
+mod evaluate;
 mod failure;
 mod home;
 mod hub;
@@ -17,6 +18,7 @@ mod output;
 mod pull;
 mod quickstart;
 mod random;
+mod reward;
 mod rl;
 mod serve;
 mod table;
@@ -86,6 +88,7 @@ async fn command(args: Args) -> Result<(), Failure> {
         Command::Run(run) => chat::run(&global, run).await,
         Command::Rl(rl) => rl::run(&global, *rl).await,
         Command::Train(train) => train::run(&global, *train).await,
+        Command::Evaluate(evaluate) => evaluate::run(&global, *evaluate).await,
         Command::Keys(keys) => keys::run(&global, keys).await,
         Command::Quickstart(quickstart) => quickstart::run(&global, quickstart).await,
         Command::Doctor => doctor::run(&global).await,

@@ -1,6 +1,7 @@
 //! `tiger models`: list, show, create, remove, roll back, over the API.
 
-use tiger_wire::{CreateModelRequest, ModelInfo, ModelStatus};
+use tiger_client::Client;
+use tiger_wire::{CreateModelRequest, ModelInfo, ModelStatus, RevisionInfo};
 
 use crate::args::{Global, Models};
 use crate::failure::Failure;
@@ -29,11 +30,12 @@ pub async fn run(global: &Global, command: Models) -> Result<(), Failure> {
                 };
             }
             show(&info)?;
-            for revision in history.into_iter().flatten() {
-                println!("revision {:<5} {}  {}", revision.revision, output::time(revision.created), summary(revision.metrics.as_ref()));
+            if let Some(history) = history {
+                print!("\n{}", revisions_table(&history));
             }
             Ok(())
         }
+        Models::Revisions { model, limit, before } => list_revisions(global, &client, &model, (limit, before)).await,
         Models::Create { name, parent, description, rank, alpha, dropout, learning_rate, seed } => {
             let request = CreateModelRequest {
                 name,
@@ -70,6 +72,18 @@ pub async fn run(global: &Global, command: Models) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+async fn list_revisions(global: &Global, client: &Client, model: &str, page: (Option<u32>, Option<u64>)) -> Result<(), Failure> {
+    let history = match page {
+        (None, None) => client.revisions(model).await?,
+        (limit, before) => client.revisions_page(model, limit, before).await?,
+    };
+    if global.json {
+        return output::json(&history);
+    }
+    print!("{}", revisions_table(&history));
+    Ok(())
 }
 
 fn list(models: &[ModelInfo]) -> Table {
@@ -109,8 +123,31 @@ fn show(info: &ModelInfo) -> Result<(), Failure> {
     Ok(())
 }
 
-fn summary(metrics: Option<&serde_json::Value>) -> String {
-    let number = |path: &str| metrics.and_then(|m| m.pointer(path)).and_then(serde_json::Value::as_f64);
-    let parts = [("/reward/mean", "reward"), ("/loss", "loss"), ("/kl_parent", "kl"), ("/grad_norm", "grad norm")];
-    parts.iter().filter_map(|(path, name)| number(path).map(|x| format!("{name} {x:.4}"))).collect::<Vec<_>>().join("  ")
+fn revisions_table(history: &[RevisionInfo]) -> Table {
+    let mut table = Table::new(&["REVISION", "TIME", "REWARD", "LOSS", "KL TO PARENT", "ENTROPY", "TOKENS", "NOTES"]);
+    for revision in history {
+        let metrics = revision.metrics.as_ref();
+        let number = |path: &str| metrics.and_then(|m| m.pointer(path)).and_then(serde_json::Value::as_f64);
+        let shown = |path: &str| number(path).map_or_else(String::new, |x| format!("{x:.4}"));
+        table.row([
+            revision.revision.to_string(),
+            output::time(revision.created),
+            shown("/reward/mean"),
+            shown("/loss"),
+            shown("/kl_parent"),
+            shown("/entropy"),
+            number("/usage/trained_tokens").map_or_else(String::new, |tokens| format!("{tokens}")),
+            notes(revision),
+        ]);
+    }
+    table
+}
+
+/// What is to be known of a revision besides numbers: where its weights come from, and the names of its warnings.
+fn notes(revision: &RevisionInfo) -> String {
+    let back = revision.rolled_back_to.map(|to| format!("rolled back to {to}"));
+    let gone = (!revision.available).then(|| "weights no longer kept".to_owned());
+    let warnings = revision.metrics.as_ref().and_then(|m| m["warnings"].as_array()).into_iter().flatten();
+    let names = warnings.filter_map(|w| Some(w.as_str()?.split(':').next()?.to_owned()));
+    back.into_iter().chain(gone).chain(names).collect::<Vec<_>>().join(", ")
 }

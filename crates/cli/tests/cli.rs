@@ -110,6 +110,62 @@ fn the_whole_loop_from_the_command_line() {
 }
 
 #[test]
+fn a_model_is_compared_with_its_parent() {
+    let server = Server::start();
+    ok(run(&mut server.tiger(&["models", "create", "pirate", "--seed", "1"])));
+    let path = |name: &str| server.data.path().join(name).to_str().unwrap().to_owned();
+    let (rated, prompts) = (path("rated.jsonl"), path("prompts.jsonl"));
+    let line = |question: &str, good: &str, bad: &str| {
+        let responses = [(good, 1), (bad, 0)].map(|(content, reward)| serde_json::json!({"content": content, "reward": reward}));
+        serde_json::json!({"messages": [{"role": "user", "content": question}], "responses": responses}).to_string() + "\n"
+    };
+    let rows: String = [("France", "Paris"), ("Italy", "Rome"), ("Spain", "Madrid")]
+        .map(|(country, city)| {
+            let question = format!("What is the capital of {country}?");
+            line(&question, &format!("Arr, the capital of {country} be {city}, matey!"), city)
+        })
+        .concat();
+    std::fs::write(&rated, &rows).unwrap();
+    ok(run(&mut server.tiger(&["train", &rated, "--model", "pirate", "--batch", "3", "--epochs", "3"])));
+    // Twenty prompts and what the others score: more than one call.
+    let questions: String =
+        (0..17).map(|i| format!("{{\"prompt\": \"What is the capital of Peru, number {i}?\", \"number\": {i}}}\n")).collect();
+    std::fs::write(&prompts, rows + &questions).unwrap();
+    let reward = "grep -c '\"number\":1.*Arr\\|Arr.*\"number\":1' || true";
+    let args =
+        ["evaluate", "pirate", "--prompts", &prompts, "--samples", "2", "--temperature", "0", "--max-tokens", "32", "--reward", reward];
+    let whole = server.json(&args);
+    assert_eq!((whole["revision"].as_u64(), whole["against"].as_str()), (Some(3), Some("parent")));
+    assert_eq!((whole["results"].as_array().unwrap().len(), whole["rewards"].as_array().unwrap().len()), (20, 20));
+    let summary = &whole["summary"];
+    let number = |field: &str| summary[field].as_f64().unwrap_or_else(|| panic!("{field}: {summary}"));
+    assert!(number("mean_logprob") > number("mean_logprob_against"), "{summary}");
+    assert!(number("kl") >= 0.0 && number("mean_tokens") > 0.0, "{summary}");
+    let rate = &summary["win_rate"];
+    assert!(rate["low"].as_f64() <= rate["rate"].as_f64() && rate["rate"].as_f64() <= rate["high"].as_f64(), "{rate}");
+    assert!(number("mean_reward") >= number("mean_reward_against"), "{summary}");
+    // The same seeds for both sides: against itself everything is a tie.
+    let itself = server.json(&["evaluate", "pirate", "--prompts", &prompts, "--against", "3", "--reward", "wc -c", "--max-tokens", "8"]);
+    assert_eq!((itself["summary"]["win_rate"]["rate"].as_f64(), itself["summary"]["kl"].as_f64()), (Some(0.5), Some(0.0)));
+    let table = ok(run(&mut server.tiger(&args)));
+    for part in ["PROMPT", "pirate revision 3", "parent", "log-prob of given responses", "win rate ", "Wilson's over 20 prompts"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    for (extra, code, says) in [
+        (vec!["--against", "9"], 5, "no revision 9"),
+        (vec!["--reward", "exit 3"], 1, "exit status: 3"),
+        (vec!["--samples", "17"], 2, "17"),
+        (vec!["--against", "base"], 2, "parent"),
+    ] {
+        let refused = run(server.tiger(&["evaluate", "pirate", "--prompts", &prompts, "--max-tokens", "4"]).args(&extra));
+        assert!(refused.status.code() == Some(code) && err(&refused).contains(says), "{extra:?}: {}", err(&refused));
+    }
+    let listed = ok(run(&mut server.tiger(&["models", "revisions", "pirate"])));
+    assert!(listed.starts_with("REVISION") && listed.lines().count() == 5, "{listed}");
+    assert_eq!(server.json(&["models", "revisions", "pirate", "--limit", "2", "--before", "3"])[1]["revision"], 1);
+}
+
+#[test]
 fn keys_work_while_the_server_is_up_and_revoking_ends_them() {
     let server = Server::start();
     let second = ok(run(&mut server.tiger(&["keys", "create", "second"])));

@@ -23,8 +23,8 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use tiger_wire::limits::IDEMPOTENCY_KEY_HEADER;
 use tiger_wire::{
-    Chunk, CreateModelRequest, DeleteModelResponse, ErrorBody, ErrorEnvelope, GenerateRequest, GenerateResponse, ModelInfo,
-    PatchModelRequest, RevisionInfo, RollbackRequest, TrainRequest, TrainResponse,
+    Chunk, CreateModelRequest, DeleteModelResponse, ErrorBody, ErrorEnvelope, EvaluateRequest, EvaluateResponse, GenerateRequest,
+    GenerateResponse, ModelInfo, PatchModelRequest, RevisionInfo, RollbackRequest, TrainRequest, TrainResponse,
 };
 
 use lines::Lines;
@@ -139,9 +139,36 @@ impl Client {
         self.send(|| self.request(Method::DELETE, &format!("/v1/models/{}", encode(id))), false).await
     }
 
-    /// A model's revisions with their metrics.
+    /// All of a model's revisions with their metrics, newest first, page by page.
     pub async fn revisions(&self, id: &str) -> Result<Vec<RevisionInfo>, Error> {
-        self.get(&format!("/v1/models/{}/revisions", encode(id))).await
+        let mut all: Vec<RevisionInfo> = Vec::new();
+        loop {
+            let page = self.revisions_page(id, None, all.last().map(|last| last.revision)).await?;
+            let ended = page.last().is_none_or(|last| last.revision == 0);
+            all.extend(page);
+            if ended {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// At most `limit` revisions before revision `before`, newest first. The server may give fewer; after revision 0 there is none.
+    pub async fn revisions_page(&self, id: &str, limit: Option<u32>, before: Option<u64>) -> Result<Vec<RevisionInfo>, Error> {
+        let limit = limit.map(|limit| format!("limit={limit}"));
+        let query: Vec<String> = limit.into_iter().chain(before.map(|before| format!("before={before}"))).collect();
+        self.get(&format!("/v1/models/{}/revisions?{}", encode(id), query.join("&"))).await
+    }
+
+    /// A revision beside its parent or another revision, on given prompts.
+    pub async fn evaluate(&self, id: &str, request: &EvaluateRequest) -> Result<EvaluateResponse, Error> {
+        let whole = EvaluateRequest { stream: false, ..request.clone() };
+        self.send(|| self.request(Method::POST, &format!("/v1/models/{}/evaluate", encode(id))).json(&whole), true).await
+    }
+
+    /// The same, with progress. Dropping the stream cancels the work on the server.
+    pub async fn evaluate_stream(&self, id: &str, request: &EvaluateRequest) -> Result<Chunks, Error> {
+        let streamed = EvaluateRequest { stream: true, ..request.clone() };
+        self.stream(|| self.request(Method::POST, &format!("/v1/models/{}/evaluate", encode(id))).json(&streamed), true).await
     }
 
     /// Makes an old revision's weights the newest revision.

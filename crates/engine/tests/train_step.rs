@@ -11,7 +11,7 @@ use tiger_engine::train::objective::{Plan, Sampled, token_loss};
 use tiger_engine::train::{Advance, Job};
 use tiger_engine::{
     BaseId, Config, EngineError, Group, Knobs, LengthNorm, Mode, Objective, Outcome, Recorded, Response, StepMetrics, TrainEvent,
-    TrainRequest,
+    TrainMetrics, TrainRequest,
 };
 use tiger_formats::safetensors::{TensorData, write};
 use tiger_formats::{Checkpoint, Dtype, Module, SafeTensors, peft};
@@ -191,9 +191,9 @@ fn groups_without_spread_meet_the_kl_and_make_the_step_smaller() {
 
 #[test]
 fn dry_run_reports_and_changes_nothing() {
-    let dry = run(request(golden_adapter(), groups(), Knobs { dry_run: true, ..knobs() })).outcome();
+    let dry = run(request(golden_adapter(), groups(), Knobs { dry_run: true, evaluate: false, ..knobs() })).outcome();
     assert_eq!((dry.metrics.updated, dry.metrics.reason.as_deref(), dry.metrics.steps), (false, Some("dry_run"), 0));
-    assert!(dry.state.is_none());
+    assert!(dry.state.is_none() && dry.metrics.kl_moved.is_none());
     let real = run(request(golden_adapter(), groups(), knobs())).outcome();
     assert_eq!(dry.metrics.step, real.metrics.step);
     assert!(real.metrics.step.grad_norm > 0.0 && real.metrics.updated && real.metrics.reason.is_none());
@@ -202,6 +202,37 @@ fn dry_run_reports_and_changes_nothing() {
     assert!(first.logprob_after.unwrap() > first.logprob_before, "the rewarded response became more probable");
     assert!(real.metrics.responses[2].logprob_after.unwrap() < real.metrics.responses[2].logprob_before);
     assert_eq!((real.metrics.trained_tokens, real.metrics.input_tokens), (14, 16));
+}
+
+/// With `evaluate` the steps are taken on a copy: the answer is that of the real call but for what it changed.
+#[test]
+fn a_dry_run_predicts_the_change() {
+    let steps = Knobs { steps: 3, target_kl: 1e9, ..knobs() };
+    let real = run(request(golden_adapter(), groups(), steps.clone())).outcome();
+    let dry = run(request(golden_adapter(), groups(), Knobs { dry_run: true, ..steps })).outcome();
+    assert!(dry.state.is_none() && real.state.is_some());
+    assert!(real.metrics.kl_moved.unwrap() > 0.0 && real.metrics.entropy_after.unwrap() != real.metrics.step.entropy);
+    let predicted = TrainMetrics { updated: true, reason: None, ..dry.metrics };
+    assert_eq!(predicted, real.metrics);
+}
+
+/// Weights and moments after the call, scored by a second one, are what `evaluate` said.
+#[test]
+fn evaluate_says_what_the_next_call_finds() {
+    let first = run(request(golden_adapter(), groups(), knobs())).outcome();
+    let look = Knobs { dry_run: true, evaluate: false, ..knobs() };
+    let next = run(TrainRequest { state: first.state.unwrap(), ..request(golden_adapter(), groups(), look) }).outcome();
+    for (before, after) in first.metrics.responses.iter().zip(&next.metrics.responses) {
+        assert_eq!(before.logprob_after, Some(after.logprob_before));
+    }
+    assert_eq!(first.metrics.entropy_after, Some(next.metrics.step.entropy));
+}
+
+#[test]
+fn a_call_that_does_too_much_is_told_so() {
+    let wild = run(request(golden_adapter(), groups(), Knobs { learning_rate: 0.5, ..knobs() })).outcome();
+    assert!(wild.metrics.kl_moved.unwrap() > 0.1);
+    assert!(wild.metrics.warnings.iter().any(|w| w.starts_with("moved_far: ")), "{:?}", wild.metrics.warnings);
 }
 
 #[test]

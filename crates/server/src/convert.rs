@@ -83,6 +83,8 @@ pub fn train_response(measured: &engine::TrainMetrics, usage: wire::TrainUsage) 
         reason: measured.reason.clone(),
         steps: measured.steps,
         metrics: step_metrics(&measured.step),
+        kl_moved: measured.kl_moved,
+        entropy_after: measured.entropy_after,
         reward: wire::RewardSummary { mean: reward.mean, std: reward.std, min: reward.min, max: reward.max },
         responses: measured.responses.iter().map(response_metrics).collect(),
         learning_rate: measured.learning_rate,

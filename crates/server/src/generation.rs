@@ -44,6 +44,11 @@ impl Plan {
     /// Checks a request; finds its model.
     pub async fn check(app: &App, caller: Caller, started: Instant, request: GenerateRequest) -> Result<Plan, ApiError> {
         let target = Target::find(app, caller.account, &request.model).await?;
+        Plan::of(app, target, (caller, started), request)
+    }
+
+    /// The same for a model that is found already.
+    pub fn of(app: &App, target: Target, (caller, started): (Caller, Instant), request: GenerateRequest) -> Result<Plan, ApiError> {
         prompt::check_messages(&request.messages, "messages", app.limits().messages)?;
         let samples = request.n.unwrap_or(1);
         if samples == 0 || samples > MAX_SAMPLES {
@@ -85,9 +90,14 @@ impl Plan {
         let front = base.front().await?;
         let constraint = constraint(&front, &self.format).await?;
         let prompt = prompt::prompt(Arc::clone(&front), &self.messages, app.config().clock.unix_s(), constraint.is_some()).await?;
+        self.begin(app, front, prompt, constraint)
+    }
+
+    /// Asks the engine to answer a prompt that is encoded already.
+    pub fn begin(self, app: &App, front: Arc<Front>, prompt: Prompt, constraint: Option<Factory>) -> Result<Run, ApiError> {
         let max_tokens = self.room(&prompt)?;
         let request = EngineRequest {
-            base: base.engine_id(),
+            base: self.target.base().engine_id(),
             adapter: self.target.adapter()?,
             account: u64::try_from(self.caller.account.0).unwrap_or(0),
             prompt: prompt.tokens.clone(),
@@ -197,7 +207,8 @@ fn check_format(format: ResponseFormat) -> Result<ResponseFormat, ApiError> {
     }
 }
 
-type Factory = Box<dyn Fn() -> Result<Box<dyn tiger_engine::Constraint>, String> + Send>;
+/// Makes a grammar for each sample.
+pub type Factory = Box<dyn Fn() -> Result<Box<dyn tiger_engine::Constraint>, String> + Send>;
 
 /// Compiles the grammar once, so that what it does not support is the caller's 422.
 async fn constraint(front: &Arc<Front>, format: &ResponseFormat) -> Result<Option<Factory>, ApiError> {
@@ -472,8 +483,9 @@ pub struct Finished {
     model: String,
     revision: u64,
     /// At least one.
-    samples: Vec<Sample>,
-    usage: Usage,
+    pub samples: Vec<Sample>,
+    /// What it took.
+    pub usage: Usage,
 }
 
 impl Finished {

@@ -68,8 +68,14 @@ pub const DESCRIPTION_BYTES: usize = 16 << 10;
 pub const QUOTE_CHARS: usize = 80;
 /// Largest JSON schema of `response_format`, bytes: compiling takes time in proportion or worse.
 pub const SCHEMA_BYTES: usize = 256 << 10;
-/// Revisions of one answer of the list.
+/// Most revisions of one answer of the list.
 pub const REVISIONS: u32 = 1000;
+/// Bytes of one answer of the list of revisions; it ends after the revision that reaches them. A training of thousands of responses has a megabyte.
+pub const REVISIONS_BYTES: usize = 16 << 20;
+/// Revisions read from the database at once.
+pub const REVISIONS_AT_ONCE: u32 = 16;
+/// Generate requests of one evaluation at once: with 16 samples each half of what the engine runs at once, so that others have a place.
+pub const EVALUATE_AT_ONCE: usize = 8;
 /// Days that an invitation is good for.
 pub const INVITATION_DAYS: f64 = 7.0;
 /// Largest `top_k`: no vocabulary is larger.

@@ -25,13 +25,15 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::flight::Flight;
 use crate::limits::REQUEST_ID_CHARS;
-use crate::routes::{account, generate, health, keys, models, revisions, train};
+use crate::routes::{account, evaluate, generate, health, keys, models, revisions, train};
 
 /// The routes with their document.
 fn documented(app: &App) -> OpenApiRouter<App> {
     let limits = app.limits();
-    let generate =
-        OpenApiRouter::new().routes(routes!(generate::generate_response)).layer(DefaultBodyLimit::max(limits.generate_body_bytes));
+    let generate = OpenApiRouter::new()
+        .routes(routes!(generate::generate_response))
+        .routes(routes!(evaluate::evaluate))
+        .layer(DefaultBodyLimit::max(limits.generate_body_bytes));
     let train = OpenApiRouter::new().routes(routes!(train::train)).layer(DefaultBodyLimit::max(limits.train_body_bytes));
     let small = OpenApiRouter::new()
         .routes(routes!(models::list, models::create))

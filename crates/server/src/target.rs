@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tiger_engine::AdapterId;
-use tiger_store::{AccountId, ModelRow, Pin};
+use tiger_store::{AccountId, ModelRow, Pin, RevisionRow};
 use tiger_wire::{ErrorCode, ErrorType};
 
 use crate::app::App;
@@ -13,13 +13,21 @@ use crate::error::ApiError;
 use crate::source::adapter_id;
 
 /// One's own model. The pin keeps its weights while the request lives, whatever is trained or deleted meanwhile.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Own {
     /// The model as it was at admission.
     pub row: ModelRow,
     /// Its base.
     pub base: Arc<Base>,
     _pin: Pin,
+}
+
+impl Own {
+    /// The same model at one of its revisions.
+    pub fn at(&self, revision: &RevisionRow, pin: Pin) -> Own {
+        let row = ModelRow { revision: revision.revision, blob_sha256: pin.sha256().to_owned(), ..self.row.clone() };
+        Own { row, base: Arc::clone(&self.base), _pin: pin }
+    }
 }
 
 /// A model found by name or id.

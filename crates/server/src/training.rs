@@ -17,6 +17,7 @@ use crate::bases::Base;
 use crate::convert;
 use crate::error::ApiError;
 use crate::metrics;
+use crate::notes;
 use crate::stream::ChunkSender;
 
 /// A third of the store's lease: two renewals may be late.
@@ -236,6 +237,10 @@ async fn commit(app: &App, running: Running, outcome: Box<Outcome>, job: &Job, w
     answer.revision = u64::try_from(revision).unwrap_or(0);
     answer.updated = updated;
     answer.warnings.extend(job.warnings.iter().cloned());
+    // A training is not lost because an earlier one cannot be read.
+    if let Ok(Some(first)) = app.store().revision(running.model.key, 1).await {
+        answer.warnings.extend(first.metrics.and_then(|first| notes::entropy_fell(&first, &answer)));
+    }
     let value = serde_json::to_value(&answer).map_err(ApiError::internal)?;
     let (store, account, model) = (app.store().clone(), running.model.account, running.model.id.clone());
     let write = tokio::spawn(async move {

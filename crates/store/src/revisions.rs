@@ -1,6 +1,6 @@
 //! A model's revisions: their list, and the way back to one of them.
 
-use crate::{Error, ModelKey, ModelRow, Result, Store, TrainId};
+use crate::{Error, ModelKey, ModelRow, Pin, Result, Store, TrainId};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
@@ -53,6 +53,17 @@ impl Store {
     pub async fn revision(&self, model: ModelKey, revision: i64) -> Result<Option<RevisionRow>> {
         let query = sqlx::query_as("SELECT * FROM revision WHERE model = ? AND revision = ?").bind(model).bind(revision);
         Ok(query.fetch_optional(self.readers()).await?)
+    }
+
+    /// One revision together with a pin on its weights, so that they stay while somebody reads them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a revision that does not exist, [`Error::WeightsGone`] when its weights are no longer kept.
+    pub async fn pin_revision(&self, model: ModelKey, revision: i64) -> Result<(RevisionRow, Pin)> {
+        let _found = self.pin_gate().await;
+        let row = self.revision(model, revision).await?.ok_or(Error::NotFound("the revision"))?;
+        let pin = self.pin_now(row.blob_sha256.as_deref().ok_or(Error::WeightsGone(revision))?);
+        Ok((row, pin))
     }
 
     /// Makes an earlier revision's weights and optimizer state the newest revision (+ 1; nothing is lost). A training that runs

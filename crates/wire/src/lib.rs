@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod error;
+pub mod evaluate;
 pub mod generate;
 pub mod limits;
 pub mod models;
@@ -17,13 +18,17 @@ pub use account::{
     SessionInfo, SignInRequest, SignOutResponse,
 };
 pub use error::{ErrorBody, ErrorCode, ErrorEnvelope, ErrorType};
+pub use evaluate::{
+    Against, EvaluatePrompt, EvaluateRequest, EvaluateResponse, EvaluateResult, EvaluateUsage, EvaluatedAnswer, EvaluatedAnswers,
+    EvaluatedResponse, ParentName,
+};
 pub use generate::{
     GenerateRequest, GenerateResponse, Message, ResponseFormat, ResponseFormatType, Role, Sample, Stop, StopReason, TokenLogprob, Usage,
 };
 pub use models::{CreateModelRequest, DeleteModelResponse, ModelInfo, ModelStatus, PatchModelRequest, RevisionInfo, RollbackRequest};
 pub use stream::{
-    Chunk, CreateStop, CreateUsage, DeltaChunk, ErrorChunk, GenerateStop, InfoChunk, ProgressChunk, StepMetricsOrEmpty, StopChunk,
-    StreamedSample, TrainStop,
+    Chunk, CreateStop, CreateUsage, DeltaChunk, ErrorChunk, EvaluateStop, GenerateStop, InfoChunk, ProgressChunk, StepMetricsOrEmpty,
+    StopChunk, StreamedSample, TrainStop,
 };
 pub use train::{
     AdvantageScale, Baseline, BaselineKind, LengthNorm, Objective, RatioSummary, ResponseMetrics, ResponseMode, RewardSummary, StepMetrics,

@@ -14,6 +14,12 @@ pub const MAX_NAME_CHARS: usize = 64;
 pub const MAX_RANK: u32 = 256;
 /// Most responses of one training group.
 pub const MAX_RESPONSES: usize = 256;
+/// Most prompts of one evaluation.
+pub const MAX_EVALUATE_PROMPTS: usize = 64;
+/// Most answers of each side to each prompt of an evaluation.
+pub const MAX_EVALUATE_SAMPLES: u32 = 16;
+/// Tokens of one answer of an evaluation at most where neither the request nor the model says: a usual answer, so that 64 prompts end.
+pub const EVALUATE_MAX_TOKENS: u32 = 512;
 /// Most optimizer steps of one train call.
 pub const MAX_TRAIN_STEPS: u32 = 16;
 /// Seconds that a `response_id` can be trained on.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::ErrorBody;
+use crate::evaluate::EvaluateResponse;
 use crate::generate::{StopReason, TokenLogprob, Usage};
 use crate::models::ModelInfo;
 use crate::train::{StepMetrics, TrainResponse};
@@ -16,7 +17,7 @@ pub enum Chunk {
     Info(InfoChunk),
     /// A piece of text.
     Delta(DeltaChunk),
-    /// Training goes on.
+    /// A training or an evaluation goes on.
     Progress(ProgressChunk),
     /// The end, when all went well.
     Stop(Box<StopChunk>),
@@ -61,14 +62,14 @@ pub struct DeltaChunk {
     pub logprobs: Option<Vec<TokenLogprob>>,
 }
 
-/// Training goes on.
+/// A training or an evaluation goes on.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProgressChunk {
-    /// Step, from 1.
+    /// Step, from 1; of an evaluation, parts done.
     pub step: u32,
-    /// Steps asked for.
+    /// Steps asked for; of an evaluation, parts in all.
     pub steps: u32,
-    /// Numbers of the step; empty within one.
+    /// Numbers of the step; empty within one, and in an evaluation.
     #[schema(value_type = Object)]
     pub metrics: StepMetricsOrEmpty,
 }
@@ -107,6 +108,8 @@ mod empty_object {
 pub enum StopChunk {
     /// Of a training.
     Train(TrainStop),
+    /// Of an evaluation.
+    Evaluate(EvaluateStop),
     /// Of a generate request.
     Generate(GenerateStop),
     /// Of a create request.
@@ -155,6 +158,16 @@ pub struct TrainStop {
     /// The answer.
     #[serde(flatten)]
     pub answer: TrainResponse,
+}
+
+/// End of an evaluation: the fields of the answer that is not streamed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvaluateStop {
+    /// Always `end_turn`.
+    pub stop_reason: StopReason,
+    /// The answer.
+    #[serde(flatten)]
+    pub answer: EvaluateResponse,
 }
 
 /// What a create request took.

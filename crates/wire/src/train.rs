@@ -150,7 +150,7 @@ pub struct TrainRequest {
     /// `"tapered"` (default), `"importance_sampling"`, `"ppo"` or `"sft"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<Objective>,
-    /// Computes everything and changes nothing.
+    /// Computes everything and changes nothing; with `evaluate` the steps are taken on a copy, so that `logprob_after` says what would be.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
     pub dry_run: bool,
     /// Scores the responses again after the last step (`logprob_after`). Default true.
@@ -266,11 +266,17 @@ pub struct TrainResponse {
     /// `zero_advantage`, `dry_run`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Optimizer steps done.
+    /// Optimizer steps done; in a dry run on a copy.
     pub steps: u32,
     /// Numbers of the first step, before its update.
     #[serde(flatten)]
     pub metrics: StepMetrics,
+    /// How far the responses' tokens moved from before the call to after its last step, nats per token (k3 estimate); absent without `evaluate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl_moved: Option<f64>,
+    /// Mean entropy after the last step, nats; absent without `evaluate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy_after: Option<f64>,
     /// Rewards.
     pub reward: RewardSummary,
     /// Per response, in the request's order.

@@ -31,6 +31,9 @@ fn table() -> Vec<(&'static str, Check, bool)> {
         ("train_request_batch", round_trip::<TrainRequest>, true),
         ("train_response", round_trip::<TrainResponse>, false),
         ("train_response_zero_advantage", round_trip::<TrainResponse>, false),
+        ("evaluate_request", round_trip::<EvaluateRequest>, true),
+        ("evaluate_response", round_trip::<EvaluateResponse>, false),
+        ("chunk_stop_evaluate", round_trip::<Chunk>, false),
         ("revision_info", round_trip::<RevisionInfo>, false),
         ("revision_info_rollback", round_trip::<RevisionInfo>, false),
         ("rollback_request", round_trip::<RollbackRequest>, true),
@@ -116,11 +119,17 @@ fn a_chunk_knows_whether_it_is_last() {
 
 #[test]
 fn stop_chunks_are_told_apart() {
-    for (name, kind) in [("chunk_stop_generate", "generate"), ("chunk_stop_train", "train"), ("chunk_stop_create", "create")] {
+    for (name, kind) in [
+        ("chunk_stop_generate", "generate"),
+        ("chunk_stop_train", "train"),
+        ("chunk_stop_evaluate", "evaluate"),
+        ("chunk_stop_create", "create"),
+    ] {
         let Chunk::Stop(stop) = serde_json::from_value(golden(name)).expect(name) else { panic!("{name} is no stop") };
         let found = match *stop {
             StopChunk::Generate(_) => "generate",
             StopChunk::Train(_) => "train",
+            StopChunk::Evaluate(_) => "evaluate",
             StopChunk::Create(_) => "create",
         };
         assert_eq!(found, kind);

@@ -3,7 +3,6 @@
 
 mod curve;
 mod report;
-mod reward;
 mod rollout;
 mod setup;
 mod state;
@@ -17,10 +16,10 @@ use tokio::sync::watch;
 
 use crate::args::{Global, Keep, Rl};
 use crate::failure::{Failure, INTERRUPTED};
+use crate::reward::Rewards;
 use crate::{best, home, output, random, training};
 
 use report::Report;
-use reward::Rewards;
 use rollout::{Judged, Log, Occasion, Rollouts, Sampling};
 use setup::Setup;
 use state::{Pending, State, Step, Store};

@@ -11,11 +11,11 @@ use serde_json::{Map, Value};
 use tiger_client::Client;
 use tiger_wire::{GenerateRequest, GenerateResponse, Sample};
 
-use super::reward::Rewards;
 use crate::args::RewardFailures;
 use crate::data::Prompt;
 use crate::failure::Failure;
 use crate::output;
+use crate::reward::{self, Rewards};
 
 /// Prompts answered at once: enough to fill the server's batches.
 const PARALLEL: usize = 16;
@@ -100,7 +100,7 @@ impl Rollouts<'_> {
     }
 
     async fn judge(&self, occasion: Occasion, prompt: &Prompt, index: usize, response: Sample) -> Result<Judged, Failure> {
-        let input = input(prompt, index, &response)?;
+        let input = reward::input(prompt, index, (&response.content, response.reasoning.as_deref(), response.stop_reason))?;
         let place = format!("{}, prompt of line {}, response {index}", occasion.what, prompt.line);
         let reward = match self.rewards.judge(&input).await {
             Ok(reward) => Some(reward),
@@ -109,7 +109,11 @@ impl Rollouts<'_> {
                 output::say(self.bar, format!("{place}: left out: {first}"));
                 None
             }
-            Err(problem) => return Err(Failure::new(format!("{place}: {problem}"))),
+            Err(problem) => {
+                return Err(Failure::new(format!(
+                    "{place}: {problem}\nRepair it and give the same command again, which goes on with this step; or let --reward-failures skip leave such responses out."
+                )));
+            }
         };
         if let Some(log) = self.log {
             log.write(occasion, input, reward)?;
@@ -122,21 +126,6 @@ impl Rollouts<'_> {
 fn responses(answer: GenerateResponse) -> Vec<Sample> {
     let GenerateResponse { message, stop_reason, response_id, logprobs, reasoning, responses, .. } = answer;
     responses.unwrap_or_else(|| vec![Sample { content: message.content, stop_reason, response_id, logprobs, reasoning }])
-}
-
-/// What a reward is given.
-fn input(prompt: &Prompt, index: usize, response: &Sample) -> Result<Map<String, Value>, Failure> {
-    let json = |value: Result<Value, serde_json::Error>| value.map_err(|e| Failure::because("cannot write JSON", e));
-    let mut input = Map::new();
-    input.insert("messages".into(), json(serde_json::to_value(&prompt.messages))?);
-    input.insert("response".into(), response.content.clone().into());
-    if let Some(reasoning) = &response.reasoning {
-        input.insert("reasoning".into(), reasoning.clone().into());
-    }
-    input.insert("stop_reason".into(), json(serde_json::to_value(response.stop_reason))?);
-    input.insert("sample".into(), index.into());
-    input.extend(prompt.fields.clone());
-    Ok(input)
 }
 
 /// A file that every response is appended to.

@@ -143,7 +143,7 @@ fn a_reward_that_fails_stops_the_run_or_is_skipped_and_loses_nothing() {
     let flags = ["--reward", reward.as_str(), "--reward-retries", "0", "--prompts-per-step", "4", "--samples", "4", "--steps", "1"];
     let failed = run(&mut rl(&server, &file, "m", &flags));
     assert_eq!(failed.status.code(), Some(1));
-    for says in ["sampling, prompt of line ", "exit status: 3", "it broke", "give the same command again"] {
+    for says in ["sampling, prompt of line ", "exit status: 3", "it broke", "give the same command again", "--reward-failures skip"] {
         assert!(err(&failed).contains(says), "{says}: {}", err(&failed));
     }
     assert_eq!(server.json(&["models", "show", "m"])["revision"], 0);

@@ -103,6 +103,15 @@ enum Phase {
     After(usize),
 }
 
+/// What the scores after the last step say of all tokens; `current` holds each response's.
+#[derive(Debug, Clone, Copy)]
+struct After {
+    /// k3 estimate of what has moved since the call began, nats per token.
+    moved: f64,
+    /// Mean entropy, nats.
+    entropy: f64,
+}
+
 enum Flow {
     Next(Box<Running>),
     Done(Box<Outcome>),
@@ -135,6 +144,7 @@ struct Running {
     /// Log-probs when the call began, once known.
     start: Option<Vec<Vec<f32>>>,
     first: Option<StepMetrics>,
+    after: Option<After>,
     steps: u32,
     warnings: Vec<String>,
 }
@@ -160,6 +170,7 @@ impl Running {
             current: plan.responses.iter().map(|r| vec![0.0; r.tokens]).collect(),
             start: None,
             first: None,
+            after: None,
             steps: 0,
             warnings: notes::about_request(&groups, &plan, &knobs),
             groups,
@@ -196,7 +207,7 @@ impl Running {
             Phase::After(i) => {
                 self.score(tools, i)?;
                 if i + 1 == batches {
-                    return Ok(self.end(None, true));
+                    return Ok(self.end_evaluated());
                 }
                 Phase::After(i + 1)
             }
@@ -297,8 +308,8 @@ impl Running {
             self.warnings.extend(notes::about_step(&metrics));
             self.first = Some(metrics.clone());
         }
-        if self.knobs.dry_run {
-            return Ok(self.end(Some("dry_run"), false));
+        if self.knobs.dry_run && !self.knobs.evaluate {
+            return Ok(self.end(Some("dry_run")));
         }
         let drift = self.tally.drift();
         if self.steps > 0 && drift > self.knobs.target_kl {
@@ -307,7 +318,7 @@ impl Running {
         }
         if norm == 0.0 {
             // Adam would move on by its momentum alone.
-            return Ok(if self.steps == 0 { self.end(Some("zero_gradient"), false) } else { self.finish_steps() });
+            return Ok(if self.steps == 0 { self.end(Some("zero_gradient")) } else { self.finish_steps() });
         }
         let rate = self.knobs.learning_rate * self.tally.fade() * self.plan.live_share(self.knobs.objective);
         step::apply(cpu, &mut self.state, &self.gradients, StepSize { rate, norm, max_norm: self.knobs.max_grad_norm })?;
@@ -326,22 +337,37 @@ impl Running {
 
     fn finish_steps(mut self: Box<Self>) -> Flow {
         if !self.knobs.evaluate {
-            return self.end(None, false);
+            return self.end(None);
         }
+        self.tally = Tally::default();
         self.phase = Phase::After(0);
         Flow::Next(self)
+    }
+
+    /// All micro-batches are scored again after the last step.
+    fn end_evaluated(mut self: Box<Self>) -> Flow {
+        let after = After { moved: self.tally.drift(), entropy: self.tally.metrics(0.0).entropy };
+        let before = self.first.as_ref().map_or(after.entropy, |first| first.entropy);
+        self.warnings.extend(notes::about_change(before, after.entropy));
+        // A call that stopped early has said so.
+        if after.moved > self.knobs.target_kl && self.steps == self.knobs.steps {
+            self.warnings.push(notes::moved_far(after.moved, self.knobs.target_kl));
+        }
+        self.after = Some(after);
+        self.end(None)
     }
 
     fn end_idle(mut self: Box<Self>) -> Flow {
         self.first = Some(self.tally.metrics(0.0));
         let all_zero = self.plan.responses.iter().all(|r| r.advantage == 0.0);
         debug_assert!(all_zero || self.knobs.objective == Objective::Sft);
-        self.end(Some(if all_zero { "zero_advantage" } else { "no_positive_advantage" }), false)
+        self.end(Some(if all_zero { "zero_advantage" } else { "no_positive_advantage" }))
     }
 
-    /// The answer. `scored`: `current` holds the log-probs after the last step.
-    fn end(self: Box<Self>, reason: Option<&str>, scored: bool) -> Flow {
-        let updated = self.steps > 0;
+    /// The answer. The steps of a dry run were taken on this job's own copy of the weights, which goes no further.
+    fn end(self: Box<Self>, reason: Option<&str>) -> Flow {
+        let updated = self.steps > 0 && !self.knobs.dry_run;
+        let reason = reason.or(self.knobs.dry_run.then_some("dry_run"));
         let start = self.start.as_ref().unwrap_or(&self.current);
         let sum = |logprobs: &[f32]| logprobs.iter().map(|l| f64::from(*l)).sum::<f64>();
         let responses = self
@@ -358,7 +384,7 @@ impl Running {
                     mode: if recorded.is_some() { Mode::Recorded } else { Mode::Text },
                     staleness: recorded.map_or(0, |r| r.staleness),
                     logprob_before: sum(&start[i]),
-                    logprob_after: scored.then(|| sum(&self.current[i])),
+                    logprob_after: self.after.is_some().then(|| sum(&self.current[i])),
                 }
             })
             .collect();
@@ -368,6 +394,8 @@ impl Running {
             reason: reason.map(str::to_owned),
             steps: self.steps,
             step: self.first.unwrap_or_default(),
+            kl_moved: self.after.map(|after| after.moved),
+            entropy_after: self.after.map(|after| after.entropy),
             reward: summarize(&rewards),
             responses,
             learning_rate: self.knobs.learning_rate,

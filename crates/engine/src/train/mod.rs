@@ -119,7 +119,7 @@ pub struct Knobs {
     pub max_grad_norm: f64,
     /// Loss.
     pub objective: Objective,
-    /// Computes everything, changes nothing.
+    /// Computes everything, changes nothing; with `evaluate` the steps are taken on a copy, scored and thrown away.
     pub dry_run: bool,
     /// Scores the responses again after the last step.
     pub evaluate: bool,
@@ -233,7 +233,7 @@ pub struct ResponseMetrics {
     pub staleness: u64,
     /// Sum of log-probs before.
     pub logprob_before: f64,
-    /// Sum of log-probs after (None without `evaluate` or with dry_run).
+    /// Sum of log-probs after (None without `evaluate`).
     pub logprob_after: Option<f64>,
 }
 
@@ -244,10 +244,14 @@ pub struct TrainMetrics {
     pub updated: bool,
     /// `zero_advantage`, `dry_run`, …
     pub reason: Option<String>,
-    /// Steps done.
+    /// Steps done; in a dry run on a copy.
     pub steps: u32,
     /// Numbers of the first step (before the update), the usual thing to plot.
     pub step: StepMetrics,
+    /// k3 estimate of how far the responses' tokens moved from the call's start to after its last step, nats per token (None without `evaluate`).
+    pub kl_moved: Option<f64>,
+    /// Mean entropy after the last step, nats (None without `evaluate`).
+    pub entropy_after: Option<f64>,
     /// Rewards.
     pub reward: RewardSummary,
     /// Per response, in request order.

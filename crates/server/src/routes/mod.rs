@@ -1,6 +1,7 @@
 //! One file for each branch of the URL tree; wire types in, wire types out.
 
 pub mod account;
+pub mod evaluate;
 pub mod generate;
 pub mod health;
 pub mod keys;

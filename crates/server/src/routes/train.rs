@@ -19,6 +19,7 @@ use crate::bases::Front;
 use crate::error::{ApiError, ApiJson, quoted};
 use crate::generation::{check_range, prompt_sha256, random_seed};
 use crate::limits::{LEARNING_RATE, REWARD};
+use crate::notes;
 use crate::prompt;
 use crate::stream::{ChunkSender, Framing, respond};
 use crate::target::{Own, Target};
@@ -140,13 +141,14 @@ impl Task {
             batch: self.request.batch.is_some(),
         };
         let key = row.key;
+        let warnings = notes::responses_cut(samples.iter().flatten().flatten()).into_iter().collect();
         let encoded = prompt::blocking(front, move |front| encode(front, &groups, samples, now, &limits, key)).await?;
         let seed = match self.request.seed {
             Some(seed) => seed,
             None => random_seed()?,
         };
         let knobs = TrainRequest { messages: None, responses: None, batch: None, stream: false, ..self.request.clone() };
-        let job = Job { groups: encoded, knobs, seed, warnings: Vec::new() };
+        let job = Job { groups: encoded, knobs, seed, warnings };
         // The same request, streamed or not, is the same training.
         let canonical = serde_json::to_vec(&TrainRequest { stream: false, ..self.request.clone() }).map_err(ApiError::internal)?;
         let begin = BeginTrain {

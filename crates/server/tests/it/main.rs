@@ -2,6 +2,7 @@
 
 mod account;
 mod contract;
+mod evaluate;
 mod generate;
 mod harness;
 mod hostile;

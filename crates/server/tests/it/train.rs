@@ -143,6 +143,77 @@ async fn equal_rewards_change_nothing() {
     assert_eq!(server.get("/v1/models/mine").await.body["revision"], 0);
 }
 
+/// A dry run says what the call would do, and does nothing: the same numbers, the same row, the same weights.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_predicts_the_change() {
+    let server = Server::start().await;
+    server.make("mine").await;
+    let body = |extra: &Value| texts(&json!({"steps": 2, "target_kl": 100.0, "dry_run": extra}));
+    let row = async || server.app.store().model(server.account, "mine").await.expect("store").expect("model");
+    let before = row().await;
+    let weights = server.app.store().blob(&before.blob_sha256).await.expect("weights");
+    let mut dry = server.post("/v1/train", &body(&json!(true))).await.body;
+    assert_eq!(row().await, before);
+    assert_eq!(server.app.store().blob(&before.blob_sha256).await.expect("weights"), weights);
+    assert_eq!(server.get("/v1/models/mine/revisions").await.body.as_array().map(Vec::len), Some(1));
+    let mut real = server.post("/v1/train", &body(&json!(false))).await.body;
+    assert_eq!((dry["updated"].as_bool(), dry["reason"].as_str(), dry["revision"].as_u64()), (Some(false), Some("dry_run"), Some(0)));
+    assert!(dry["responses"][0]["logprob_after"].is_number() && dry["kl_moved"].as_f64() > Some(0.0) && dry["entropy_after"].is_number());
+    for answer in [&mut dry, &mut real] {
+        let fields = answer.as_object_mut().expect("object");
+        for name in ["id", "updated", "reason", "revision", "duration", "usage"] {
+            fields.remove(name);
+        }
+    }
+    assert_eq!(dry, real);
+    let quick = server.post("/v1/train", &texts(&json!({"dry_run": true, "evaluate": false}))).await.body;
+    assert!(quick["steps"] == 0 && quick["responses"][0].get("logprob_after").is_none() && quick.get("kl_moved").is_none(), "{quick}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_responses_are_warned_of() {
+    let server = Server::start().await;
+    server.make("mine").await;
+    let ask = json!({"model": "mine", "messages": user("hello"), "n": 2, "max_tokens": 2, "seed": 3, "temperature": 1.0});
+    let sampled = server.post("/v1/generate_response", &ask).await.body;
+    let responses = sampled["responses"].as_array().expect("responses");
+    let cut = responses.iter().filter(|response| response["stop_reason"] == "max_tokens").count();
+    assert!(cut > 0, "{sampled}");
+    let rated: Vec<Value> =
+        responses.iter().zip([1.0, 0.0]).map(|(r, reward)| json!({"response_id": r["response_id"], "reward": reward})).collect();
+    let answer = server.post("/v1/train", &texts(&json!({"responses": rated}))).await.body;
+    let warnings: Vec<&str> = answer["warnings"].as_array().expect("warnings").iter().filter_map(Value::as_str).collect();
+    assert!(warnings.iter().any(|w| w.starts_with(&format!("responses_cut: {cut} of 2 "))), "{warnings:?}");
+    let stored = &server.get("/v1/models/mine/revisions").await.body[0]["metrics"];
+    assert_eq!(*stored, answer, "everything that was answered is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revisions_come_in_pages() {
+    let server = Server::start().await;
+    server.make("mine").await;
+    for _ in 0..19 {
+        assert_eq!(server.post("/v1/models/mine/rollback", &json!({"revision": 0})).await.status, 200);
+    }
+    let page = async |query: &str| {
+        let answer = server.get(&format!("/v1/models/mine/revisions{query}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body.as_array().expect("list").iter().filter_map(|r| r["revision"].as_u64()).collect::<Vec<_>>()
+    };
+    let all: Vec<u64> = (0..20).rev().collect();
+    assert_eq!(page("").await, all);
+    assert_eq!(page("?limit=18").await, all[..18]);
+    assert_eq!(page("?limit=3&before=10").await, [9, 8, 7]);
+    assert_eq!(page("?before=2").await, [1, 0]);
+    assert_eq!(page("?before=0").await, [0u64; 0]);
+    for (query, param) in
+        [("?limit=0", "limit"), ("?limit=1001", "limit"), ("?limit=x", "query"), ("?before=-1", "query"), ("?after=3", "query")]
+    {
+        let answer = server.get(&format!("/v1/models/mine/revisions{query}")).await;
+        assert_eq!(answer.error(), (422, "invalid_parameter", Some(param)), "{query}: {}", answer.body);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_training_is_streamed() {
     let server = Server::start().await;

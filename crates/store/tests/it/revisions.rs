@@ -41,6 +41,27 @@ async fn a_rollback_is_a_new_revision_with_old_weights() {
     w.assert_sound().await;
 }
 
+/// What is compared with an old revision reads its weights, however many trainings come meanwhile.
+#[tokio::test]
+async fn a_pinned_revision_keeps_its_weights() {
+    let w = world_with(Options { keep_weights: Some(2), ..Options::default() }).await;
+    let model = w.model("m").await;
+    train(&w.store, model.key).await;
+    let (row, pin) = w.store.pin_revision(model.key, 1).await.unwrap();
+    assert_eq!((row.revision, pin.sha256()), (1, sha256_hex(&adapter("m", 1)).as_str()));
+    for _ in 0..4 {
+        train(&w.store, model.key).await;
+    }
+    w.store.sweep(w.store.now().await.unwrap(), -10.0).await.unwrap();
+    assert_eq!(w.store.blob(pin.sha256()).await.unwrap(), adapter("m", 1));
+    assert!(matches!(w.store.pin_revision(model.key, 1).await, Err(Error::WeightsGone(1))));
+    assert!(matches!(w.store.pin_revision(model.key, 6).await, Err(Error::NotFound("the revision"))));
+    let name = pin.sha256().to_owned();
+    drop(pin);
+    w.store.sweep(w.store.now().await.unwrap(), -10.0).await.unwrap();
+    assert!(w.store.blob(&name).await.is_err(), "nothing keeps it any longer");
+}
+
 #[tokio::test]
 async fn a_rollback_wins_over_a_training_that_runs() {
     let w = world().await;

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Map, Value};
+use tiger_wire::StopReason;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
 use crate::args::RewardArgs;
+use crate::data::Prompt;
 use crate::failure::Failure;
 
 /// Bytes kept of what a command prints: a number, or the end of its complaint.
@@ -21,6 +23,26 @@ const SHOWN_CHARS: usize = 600;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause between tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What a reward is given: a response (its text, what was thought before it, why it ended), which of the answers to its prompt it is, and the
+/// prompt with all fields of its line.
+pub fn input(
+    prompt: &Prompt,
+    index: usize,
+    (content, reasoning, stop_reason): (&str, Option<&str>, StopReason),
+) -> Result<Map<String, Value>, Failure> {
+    let json = |value: Result<Value, serde_json::Error>| value.map_err(|e| Failure::because("cannot write JSON", e));
+    let mut input = Map::new();
+    input.insert("messages".into(), json(serde_json::to_value(&prompt.messages))?);
+    input.insert("response".into(), content.into());
+    if let Some(reasoning) = reasoning {
+        input.insert("reasoning".into(), reasoning.into());
+    }
+    input.insert("stop_reason".into(), json(serde_json::to_value(stop_reason))?);
+    input.insert("sample".into(), index.into());
+    input.extend(prompt.fields.clone());
+    Ok(input)
+}
 
 /// What gives the rewards.
 pub struct Rewards {
@@ -81,9 +103,7 @@ impl Rewards {
         };
         let times = if self.retries == 0 { "once".to_owned() } else { format!("{} times", self.retries + 1) };
         let input = start(&String::from_utf8_lossy(body));
-        format!(
-            "{what} failed ({times}): {problem}\nIt was given: {input}\nRepair it and give the same command again, which goes on with this step; or let --reward-failures skip leave such responses out."
-        )
+        format!("{what} failed ({times}): {problem}\nIt was given: {input}")
     }
 
     async fn attempt(&self, body: &[u8]) -> Result<f64, String> {
@@ -241,7 +261,7 @@ mod tests {
             ("no-such-command-at-all", "exit status: 127"),
         ] {
             let problem = judge(command).await.unwrap_err();
-            assert!(problem.contains(says) && problem.contains(command) && problem.contains("--reward-failures skip"), "{problem}");
+            assert!(problem.contains(says) && problem.contains(command), "{problem}");
         }
     }
 
