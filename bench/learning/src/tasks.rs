@@ -73,9 +73,7 @@ impl Rules {
 pub fn is_right(question: &Question, text: &str) -> bool {
     let (text, answer) = (text.to_lowercase(), question.answer.to_lowercase());
     let inside = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-    text.match_indices(&answer).any(|(at, _)| {
-        !inside(text[..at].chars().next_back()) && !inside(text[at + answer.len()..].chars().next())
-    })
+    text.match_indices(&answer).any(|(at, _)| !inside(text[..at].chars().next_back()) && !inside(text[at + answer.len()..].chars().next()))
 }
 
 fn words(text: &str) -> usize {
@@ -284,7 +282,13 @@ impl Task {
             let rated = said.into_iter().map(|said| {
                 let reward = match self.feed {
                     Feed::Noisy if random.share() < NOISE => 1.0 - (self.reward)(rules, question, &said.text),
-                    Feed::Alternating => if call.is_multiple_of(2) { -1.0 } else { 1.0 },
+                    Feed::Alternating => {
+                        if call.is_multiple_of(2) {
+                            -1.0
+                        } else {
+                            1.0
+                        }
+                    }
                     Feed::Huge => 2e6 * random.share() - 1e6,
                     _ => (self.reward)(rules, question, &said.text),
                 };
@@ -317,7 +321,13 @@ impl Task {
     fn questions(&self, world: &World, train: bool) -> Vec<Question> {
         match self.name {
             "arithmetic" => sums(train),
-            _ => if train { world.train.clone() } else { world.unseen.clone() },
+            _ => {
+                if train {
+                    world.train.clone()
+                } else {
+                    world.unseen.clone()
+                }
+            }
         }
     }
 }

@@ -110,7 +110,16 @@ impl World {
         let template = ChatTemplate::open(&folder)?.ok_or("the built-in model has a chat template")?;
         let tokenizer = Tokenizer::open(&folder)?;
         let end_tokens = checkpoint.config().eos_ids.clone();
-        Ok(World { engine, shelf, tokenizer, template, end_tokens, revisions: AtomicU64::new(0), train: questions.train, unseen: questions.unseen })
+        Ok(World {
+            engine,
+            shelf,
+            tokenizer,
+            template,
+            end_tokens,
+            revisions: AtomicU64::new(0),
+            train: questions.train,
+            unseen: questions.unseen,
+        })
     }
 
     /// A fresh copy of the base.
