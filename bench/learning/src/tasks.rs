@@ -335,7 +335,7 @@ impl Task {
 /// a + b with a above the 20 that the model was taught and b below 10, one in four held out.
 fn sums(train: bool) -> Vec<Question> {
     let pairs = (21..=30).flat_map(|a| (0..=9).map(move |b| (a, b)));
-    let held_out = |a: u32, b: u32| (a * 7 + b * 3) % 4 == 0;
+    let held_out = |a: u32, b: u32| (a * 7 + b * 3).is_multiple_of(4);
     pairs
         .filter(|(a, b)| held_out(*a, *b) != train)
         .map(|(a, b)| Question { question: format!("What is {a} plus {b}?"), answer: (a + b).to_string() })

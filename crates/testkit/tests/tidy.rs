@@ -32,7 +32,7 @@ fn root() -> PathBuf {
 
 fn rust_files() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut folders = vec![root().join("crates"), root().join("fuzz"), root().join("examples")];
+    let mut folders = vec![root().join("crates"), root().join("fuzz"), root().join("examples"), root().join("bench")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten() {
             let path = entry.unwrap().path();
