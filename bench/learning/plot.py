@@ -25,7 +25,7 @@ def main(source, target):
             runs[line["task"]][line["method"]].setdefault(line["seed"], []).append(line)
     rows = -(-len(runs) // COLUMNS)
     plot.rcParams.update({"font.size": 8, "svg.hashsalt": "tiger", "axes.spines.top": False, "axes.spines.right": False})
-    figure, axes = plot.subplots(rows, COLUMNS, figsize=(3 * COLUMNS, 2.2 * rows), sharey=True, squeeze=False)
+    figure, axes = plot.subplots(rows, COLUMNS, figsize=(3 * COLUMNS, 2.2 * rows), sharey=True, squeeze=False, layout="constrained")
     for axis in axes.flat[len(runs) :]:
         axis.set_visible(False)
     for axis, (task, methods) in zip(axes.flat, runs.items()):
@@ -49,8 +49,7 @@ def main(source, target):
         axis.set_ylim(0, 1.02)
     axes.flat[0].legend(frameon=False)
     figure.supxlabel("train calls")
-    figure.supylabel("share: as wanted (line), right greedy answers (dots)")
-    figure.tight_layout()
+    figure.supylabel("share: as wanted (line); right greedy answers (dots)")
     figure.savefig(target, metadata={"Date": None})
 
 
