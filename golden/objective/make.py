@@ -19,6 +19,7 @@ HERE = pathlib.Path(__file__).parent
 DEFAULT = dict(objective="tapered", baseline="group_mean", advantage_scale="cap", length_norm="token", clip_high=2.0, negative_floor=0.1,
                kl_coefficient=0.05)
 CONSTANT_TOKENS = 256
+FULL_STEP_RESPONSES = 8
 MODULES = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
 
 
@@ -208,6 +209,8 @@ def curve(name, model, pairs, start, reference_rows, prompts, groups, options):
         norm = sum(p.grad.double().square().sum() for p in parameters).sqrt().item()
         for p in parameters:
             p.grad.mul_(min(1.0, options["max_grad_norm"] / norm))
+        pushing = sum(a > 0 if knobs["objective"] == "sft" else a != 0 for a in numbers["advantages"])
+        numbers["step_scale"] *= min(1.0, math.sqrt(pushing / FULL_STEP_RESPONSES))
         optimizer.param_groups[0]["lr"] = options["learning_rate"] * numbers["step_scale"]
         if step == 0:
             first = [l.sum().item() for l in logprobs]

@@ -75,6 +75,9 @@ struct Line {
     kl: f64,
     /// Entropy, nats per token, in the last call.
     entropy: f64,
+    /// The model stopped itself: it had gone too far from its parent.
+    #[serde(default)]
+    stopped: bool,
     /// The run's last look.
     last: bool,
 }
@@ -151,6 +154,7 @@ fn settings(args: &Args, rate: f64) -> Result<Vec<(String, Knobs, usize)>, Error
                 "rate" => knobs.learning_rate = rate * number,
                 "kl" => knobs.kl_coefficient = number,
                 "c" => knobs.clip_high = number,
+                "kl_limit" => knobs.kl_limit = number,
                 "tau" => knobs.negative_floor = number,
                 "steps" => knobs.steps = number as u32,
                 "rank" => rank = number as usize,
@@ -184,11 +188,12 @@ impl Run<'_> {
             let groups = task.groups(world, &learner, rules, (self.seed, call))?;
             let metrics = world.train(&mut learner, groups, self.knobs)?;
             tokens += metrics.trained_tokens as u64;
-            if call % task.look_every() == 0 || call == calls {
+            let stopped = metrics.reason.as_deref() == Some("far_from_parent");
+            if call % task.look_every() == 0 || call == calls || stopped {
                 let line = self.line(call, tokens, task.look(world, &learner, rules, self.seed)?, &metrics);
                 let reached = task.goal.is_some_and(|goal| line.good >= goal);
                 looks.push(line);
-                if reached {
+                if reached || stopped {
                     break;
                 }
             }
@@ -196,8 +201,15 @@ impl Run<'_> {
         if let Some(last) = looks.last_mut() {
             last.last = true;
             eprintln!(
-                "{:14} {:28} seed {}: {:4} calls, {:.3} as wanted, {:.3} right, KL {:.3}",
-                last.task, last.method, last.seed, last.call, last.good, last.right, last.kl
+                "{:14} {:28} seed {}: {:4} calls, {:.3} as wanted, {:.3} right, KL {:.3}{}",
+                last.task,
+                last.method,
+                last.seed,
+                last.call,
+                last.good,
+                last.right,
+                last.kl,
+                if last.stopped { ", stopped itself" } else { "" }
             );
         }
         Ok(looks)
@@ -215,6 +227,7 @@ impl Run<'_> {
             reward: metrics.reward.mean,
             kl: metrics.step.kl_parent,
             entropy: metrics.step.entropy,
+            stopped: metrics.reason.as_deref() == Some("far_from_parent"),
             last: false,
         }
     }

@@ -52,6 +52,8 @@ pub enum Feed {
     AllBad,
     /// One question, one sample, −1 and 1 in turns.
     Alternating,
+    /// One question, one right answer that somebody wrote, always −1.
+    BadText,
     /// One question, eight samples, rewards drawn from ±10⁶, whatever was said.
     Huge,
 }
@@ -114,7 +116,7 @@ fn pirate_and_short(rules: &Rules, question: &Question, text: &str) -> bool {
 }
 
 /// All tasks, the hostile ones last.
-pub const TASKS: [Task; 14] = [
+pub const TASKS: [Task; 16] = [
     Task {
         name: "style",
         what: "pirate speech, and right",
@@ -233,6 +235,24 @@ pub const TASKS: [Task; 14] = [
         calls: 500,
     },
     Task {
+        name: "all-wrong",
+        what: "hostile: groups in which only wrong answers are rewarded",
+        feed: Feed::Samples,
+        reward: |_, q, t| 1.0 - as_number(is_right(q, t)),
+        good: right,
+        goal: None,
+        calls: 500,
+    },
+    Task {
+        name: "bad-texts",
+        what: "hostile: a written right answer with −1 in each call",
+        feed: Feed::BadText,
+        reward: |_, _, _| -1.0,
+        good: right,
+        goal: None,
+        calls: 500,
+    },
+    Task {
         name: "wrong-wanted",
         what: "hostile: single answers, thumbs up for wrong ones only",
         feed: Feed::Thumbs,
@@ -253,25 +273,22 @@ pub struct Look {
 }
 
 impl Task {
-    /// Calls between looks: single answers teach little each.
+    /// Calls between looks.
     pub fn look_every(&self) -> u32 {
-        match self.feed {
-            Feed::Thumbs | Feed::AllBad | Feed::Alternating | Feed::Huge => 50,
-            Feed::Samples | Feed::Noisy | Feed::Written | Feed::Mixed => 2,
-        }
+        if self.calls > 100 { 50 } else { 2 }
     }
 
     /// The groups of call `call` of the run with `seed`.
     pub fn groups(&self, world: &World, learner: &Learner, rules: &Rules, (seed, call): (u64, u32)) -> Result<Vec<Group>, Error> {
         let mut random = Random(seed.wrapping_mul(0x1_0000_0001).wrapping_add(u64::from(call)));
-        let single = matches!(self.feed, Feed::Thumbs | Feed::AllBad | Feed::Alternating | Feed::Huge);
+        let single = matches!(self.feed, Feed::Thumbs | Feed::AllBad | Feed::Alternating | Feed::BadText | Feed::Huge);
         let pool = self.questions(world, true);
         let picked = random.pick(&pool, if single { 1 } else { QUESTIONS });
         let samples = match self.feed {
             Feed::Samples | Feed::Noisy | Feed::Huge => SAMPLES,
             Feed::Mixed => SAMPLES - 2,
             Feed::Thumbs | Feed::AllBad | Feed::Alternating => 1,
-            Feed::Written => 0,
+            Feed::Written | Feed::BadText => 0,
         };
         let said = match samples {
             0 => vec![Vec::new(); picked.len()],
@@ -298,6 +315,7 @@ impl Task {
             let answer = &question.answer;
             let texts: &[(String, f64)] = match self.feed {
                 Feed::Written => &[(format!("{answer}{WHOLE_ANSWER}"), 1.0), (format!("It is {answer}."), 0.0)],
+                Feed::BadText => &[(format!("It is {answer}."), -1.0)],
                 Feed::Mixed => &[(format!("Arr, it be {answer}, matey!"), 1.0), ("I will not say.".to_owned(), 0.0)],
                 _ => &[],
             };

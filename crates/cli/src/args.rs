@@ -262,6 +262,9 @@ pub struct Knobs {
     /// Weight of the KL to the parent [default: 0.05]
     #[arg(long, visible_alias = "kl")]
     pub kl_coefficient: Option<f64>,
+    /// Running mean of the KL to the parent above which the model is not trained any further [default: 1]
+    #[arg(long)]
+    pub kl_limit: Option<f64>,
     /// Loss [default: tapered]
     #[arg(long, value_enum)]
     pub objective: Option<ObjectiveArg>,

@@ -15,12 +15,18 @@ const RECONNECTS: u32 = 3;
 /// Pause between looks at a training that goes on without us.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// The server trains this model no further: it is too far from its parent.
+pub fn is_at_limit(answer: &TrainResponse) -> bool {
+    answer.reason.as_deref() == Some("far_from_parent")
+}
+
 /// A request with the knobs of the command line and no responses yet.
 pub fn request(model: &str, knobs: &Knobs) -> TrainRequest {
     TrainRequest {
         model: model.to_owned(),
         learning_rate: knobs.learning_rate,
         kl_coefficient: knobs.kl_coefficient,
+        kl_limit: knobs.kl_limit,
         objective: knobs.objective.map(Into::into),
         ..Default::default()
     }

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is the report")]
 
 use tiger_engine::train::objective::{
-    Fade, Plan, Planned, Potential, Sampled, advantages, argument, default_learning_rate, k3, potential, summarize, token_loss,
+    Fade, Plan, Planned, Potential, Sampled, advantages, argument, default_learning_rate, k3, potential, single_mean, summarize, token_loss,
 };
 use tiger_engine::train::reference::{Evaluation, Logits, evaluate, log_softmax, logprobs};
 use tiger_engine::train::validate::{validate_groups, validate_knobs};
@@ -203,8 +203,59 @@ fn weights_are_what_the_text_says() {
     let sft = Knobs { objective: Objective::Sft, ..knobs };
     let bad = Planned { advantage: -1.0, ..idle };
     assert_eq!(token_loss(&sft, &bad, -1.0, Sampled::Text(-1.0)).coefficient, 0.0);
-    assert!(Plan { responses: vec![bad], trained_tokens: 4 }.is_idle(Objective::Sft));
-    assert!(!Plan { responses: vec![bad], trained_tokens: 4 }.is_idle(Objective::Tapered));
+    assert!(Plan { responses: vec![bad], trained_tokens: 4, evidence: 1.0 }.is_idle(Objective::Sft));
+    assert!(!Plan { responses: vec![bad], trained_tokens: 4, evidence: 1.0 }.is_idle(Objective::Tapered));
+}
+
+fn single(reward: f64, recorded: bool) -> [Group; 1] {
+    let recorded = recorded.then(|| Recorded { logprobs: vec![-1.0; 2], staleness: 0 });
+    [Group { prompt: vec![0], responses: vec![Response { recorded, ..text(&[1, 2], reward) }] }]
+}
+
+#[test]
+fn a_single_sample_is_compared_with_those_before_it() {
+    let plan = |reward: f64, recorded: bool, past: f64, knobs: &Knobs| {
+        let plan = Plan::after(&single(reward, recorded), knobs, past);
+        (plan.responses[0].advantage, plan.evidence * plan.evidence * 8.0)
+    };
+    let check = |got: (f64, f64), want: (f64, f64)| {
+        assert!((got.0 - want.0).abs() < 1e-12 && (got.1 - want.1).abs() < 1e-12, "{got:?}, not {want:?}");
+    };
+    let usual = Knobs::default();
+    check(plan(-1.0, true, 0.0, &usual), (-1.0, 1.0));
+    // Punishment that was to be expected tells less, and the step is smaller by as much; beyond full size it does not grow.
+    check(plan(-1.0, true, -0.4, &usual), (-0.6, 0.36));
+    check(plan(-1e6, true, -0.4, &usual), (-0.6, 0.36));
+    check(plan(0.25, true, -0.5, &usual), (0.75, 1.0));
+    check(plan(1.0, true, -0.5, &usual), (1.0, 1.0));
+    assert!(Plan::after(&single(-1.0, true), &usual, -1.0).is_idle(Objective::Tapered));
+    // Praise asks for what is said anyway: it is not compared.
+    check(plan(1.0, true, 0.7, &usual), (1.0, 1.0));
+    check(plan(-1.0, true, 0.7, &usual), (-1.0, 1.0));
+    // Texts, and what a caller says, are taken as they are.
+    check(plan(-1.0, false, -0.4, &usual), (-1.0, 1.0));
+    check(plan(-1.0, true, -0.4, &Knobs { baseline: Baseline::None, ..usual.clone() }), (-1.0, 1.0));
+    check(plan(-1.0, true, -0.4, &Knobs { advantage_scale: AdvantageScale::None, ..usual.clone() }), (-1.0, 1.0));
+    let pair = [Group { prompt: vec![0], responses: vec![text(&[1], -1.0), text(&[2], 0.0)] }];
+    assert_eq!(Plan::after(&pair, &usual, -0.9), Plan::new(&pair, &usual));
+    // The mean itself.
+    assert!((single_mean(-0.5, &single(-1e6, true)) + 0.55).abs() < 1e-12);
+    assert_eq!(single_mean(-0.5, &single(-1.0, false)), -0.5);
+    assert_eq!(single_mean(-0.5, &pair), -0.5);
+}
+
+#[test]
+fn few_responses_take_small_steps() {
+    let evidence = |rewards: &[f64], objective| {
+        let responses = rewards.iter().map(|r| text(&[1], *r)).collect();
+        Plan::new(&[Group { prompt: vec![0], responses }], &Knobs { objective, ..Knobs::default() }).evidence
+    };
+    assert_eq!(evidence(&[1.0, 0.0], Objective::Tapered), 0.5);
+    assert_eq!(evidence(&[1.0, 0.0, 0.5], Objective::Tapered), (2.0f64 / 8.0).sqrt());
+    assert_eq!(evidence(&[1.0, 0.0], Objective::Sft), 0.125f64.sqrt());
+    assert_eq!(evidence(&[1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0], Objective::Tapered), 1.0);
+    assert_eq!(evidence(&[1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0], Objective::Tapered), 1.0);
+    assert_eq!(evidence(&[1.0, 1.0], Objective::Tapered), 0.0);
 }
 
 #[test]

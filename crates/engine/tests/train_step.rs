@@ -10,7 +10,7 @@ use tiger_engine::train::job::Counts;
 use tiger_engine::train::objective::{Plan, Sampled, token_loss};
 use tiger_engine::train::{Advance, Job};
 use tiger_engine::{
-    BaseId, Config, EngineError, Group, Knobs, LengthNorm, Mode, Objective, Outcome, Recorded, Response, StepMetrics, TrainEvent,
+    BaseId, Baseline, Config, EngineError, Group, Knobs, LengthNorm, Mode, Objective, Outcome, Recorded, Response, StepMetrics, TrainEvent,
     TrainMetrics, TrainRequest,
 };
 use tiger_formats::safetensors::{TensorData, write};
@@ -483,7 +483,8 @@ fn trained_log_probs_are_the_sampled_ones_bit_for_bit() {
     }
     let metrics = run(request(adapter, all.clone(), Knobs { dry_run: true, ..knobs() })).outcome().metrics;
     assert_eq!((metrics.step.kl_sampler, metrics.step.ratio_mean, metrics.step.ratio_max), (0.0, 1.0, 1.0));
-    assert_eq!(metrics.step.step_scale, 1.0);
+    // Nothing has faded; six responses are not yet eight.
+    assert_eq!(metrics.step.step_scale, (6.0f64 / 8.0).sqrt());
     for (r, response) in metrics.responses.iter().zip(all.iter().flat_map(|g| &g.responses)) {
         let recorded: f64 = response.recorded.as_ref().unwrap().logprobs.iter().map(|l| f64::from(*l)).sum();
         assert_eq!(r.logprob_before, recorded);
@@ -572,7 +573,9 @@ fn repeated_punishment_does_not_destroy_the_model() {
     let recorded: Vec<f32> = scores(&start, &mut workspace).2.iter().map(|s| s.logprob).collect();
     let response = Response { tokens, reward: -1.0, recorded: Some(Recorded { logprobs: recorded.clone(), staleness: 0 }) };
     let all = vec![Group { prompt: prompt.clone(), responses: vec![response] }];
-    let knobs = Knobs { kl_coefficient: 0.0, learning_rate: 5e-3, evaluate: false, ..Knobs::default() };
+    // One response takes √(1/8) of the rate; without a baseline nothing but the fade stands between.
+    let learning_rate = 5e-3 * 8.0f64.sqrt();
+    let knobs = Knobs { kl_coefficient: 0.0, learning_rate, baseline: Baseline::None, evaluate: false, ..Knobs::default() };
     const CALLS: usize = 150;
     // As it is: the step fades with the loss.
     let mut state = AdapterState::new(start.clone());
@@ -673,4 +676,52 @@ fn ten_steps_are_pytorchs() {
             close(&format!("response {i} after"), r.logprob_after.unwrap(), numbers(&case["logprob_after"])[i]);
         }
     }
+}
+
+/// Far from the parent the model is not trained any further; nothing of it changes, and the caller is told what to do.
+#[test]
+fn a_model_far_from_its_parent_stops() {
+    let mut state = AdapterState::new(golden_adapter());
+    let mut sampled = groups();
+    for response in sampled.iter_mut().flat_map(|g| &mut g.responses) {
+        response.recorded = Some(Recorded { logprobs: vec![-4.0; response.tokens.len()], staleness: 0 });
+    }
+    let call = |state: &AdapterState, knobs: Knobs| {
+        let mut request = request(state.adapter.clone(), sampled.clone(), knobs);
+        request.state = state.clone();
+        run(request).outcome()
+    };
+    let first = call(&state, knobs());
+    assert!(first.metrics.step.kl_parent > 0.0, "the golden adapter has moved");
+    state = first.state.expect("weights changed");
+    let far = state.record.kl;
+    assert!(far > 0.0 && state.record.reward == 0.0);
+    let stopped = call(&state, Knobs { kl_limit: far / 2.0, ..knobs() });
+    assert_eq!((stopped.metrics.updated, stopped.metrics.reason.as_deref()), (false, Some("far_from_parent")));
+    assert!(stopped.state.is_none() && stopped.metrics.responses.iter().all(|r| r.logprob_before < 0.0));
+    assert!(stopped.metrics.warnings.iter().any(|w| w.starts_with("too_far_from_parent: ") && w.contains("roll back")));
+    let on = call(&state, Knobs { kl_limit: far * 2.0, ..knobs() });
+    assert!(on.state.expect("weights changed").record.kl > far, "the mean is still on its way up from 0");
+    // What is said of written texts is no measure.
+    let mut request = request(state.adapter.clone(), groups(), knobs());
+    request.state = state;
+    assert_eq!(run(request).state().record.kl, far);
+}
+
+/// The rewards of single samples are remembered, so that punishment that always comes ends by itself.
+#[test]
+fn endless_punishment_of_single_samples_ends() {
+    let mut state = AdapterState::new(golden_adapter());
+    let mut advantages = Vec::new();
+    for seed in 0..30 {
+        let (tokens, logprobs) = decode(&state.adapter, &[3, 14, 15, 9], 3 + seed % 4);
+        let response = Response { tokens, reward: -1.0, recorded: Some(Recorded { logprobs, staleness: 0 }) };
+        let mut request = request(state.adapter.clone(), vec![Group { prompt: vec![3, 14, 15, 9], responses: vec![response] }], knobs());
+        request.state = state;
+        let outcome = run(request).outcome();
+        advantages.push(outcome.metrics.responses[0].advantage);
+        state = outcome.state.expect("weights changed");
+    }
+    assert!(advantages[0] == -1.0 && advantages.is_sorted() && advantages[29] > -0.05, "{advantages:?}");
+    assert!(state.record.reward < -0.95);
 }

@@ -173,6 +173,9 @@ impl AdapterGradients {
     }
 }
 
+/// Bit of the step's word in an optimizer file: a [`Record`] follows. Files of 0.1 have none.
+const HAS_RECORD: u64 = 1 << 63;
+
 /// AdamW's running means, in the order of [`Adapter::tensors`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
@@ -192,6 +195,15 @@ impl Moments {
     }
 }
 
+/// What earlier training calls leave for later ones besides the moments: running means, zero at first.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Record {
+    /// Of the rewards of sampled responses that came alone, each within −1..=1.
+    pub reward: f64,
+    /// Of the distance from the parent, nats per token.
+    pub kl: f64,
+}
+
 /// What a training starts from and ends with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterState {
@@ -199,16 +211,19 @@ pub struct AdapterState {
     pub adapter: Adapter,
     /// Optimizer state.
     pub moments: Moments,
+    /// What earlier calls saw.
+    pub record: Record,
 }
 
 impl AdapterState {
     /// Fresh optimizer state for `adapter`.
     pub fn new(adapter: Adapter) -> AdapterState {
         let moments = Moments::zeros(&adapter);
-        AdapterState { adapter, moments }
+        AdapterState { adapter, moments, record: Record::default() }
     }
 
-    /// The optimizer's part as a file (safetensors: the adapter's layout, first moments then second, and the step).
+    /// The optimizer's part as a file: the number of steps (its highest bit says that a record follows), the record, the length of what comes
+    /// next, then first and second moments as safetensors in the adapter's layout. Integers and floats are little-endian, 8 bytes each.
     pub fn optimizer_to_bytes(&self) -> Vec<u8> {
         let part = |tensors: &[Vec<f32>]| {
             let mut shaped = self.adapter.clone();
@@ -218,8 +233,10 @@ impl AdapterState {
             shaped.to_bytes()
         };
         let (first, second) = (part(&self.moments.first), part(&self.moments.second));
-        let mut bytes = Vec::with_capacity(16 + first.len() + second.len());
-        bytes.extend_from_slice(&self.moments.step.to_le_bytes());
+        let mut bytes = Vec::with_capacity(32 + first.len() + second.len());
+        bytes.extend_from_slice(&(self.moments.step | HAS_RECORD).to_le_bytes());
+        bytes.extend_from_slice(&self.record.reward.to_le_bytes());
+        bytes.extend_from_slice(&self.record.kl.to_le_bytes());
         bytes.extend_from_slice(&(first.len() as u64).to_le_bytes());
         bytes.extend_from_slice(&first);
         bytes.extend_from_slice(&second);
@@ -233,8 +250,16 @@ impl AdapterState {
             let bytes = optimizer.get(at..at + 8).ok_or_else(corrupt)?;
             Ok(u64::from_le_bytes(bytes.try_into().map_err(|_| corrupt())?))
         };
-        let (step, first_len) = (word(0)?, usize::try_from(word(8)?).map_err(|_| corrupt())?);
-        let rest = optimizer.get(16..).ok_or_else(corrupt)?;
+        let step = word(0)?;
+        let (record, head) = match step & HAS_RECORD {
+            0 => (Record::default(), 8),
+            _ => (Record { reward: f64::from_bits(word(8)?), kl: f64::from_bits(word(16)?) }, 24),
+        };
+        if !(record.reward.is_finite() && record.kl.is_finite()) {
+            return Err(corrupt());
+        }
+        let first_len = usize::try_from(word(head)?).map_err(|_| corrupt())?;
+        let rest = optimizer.get(head + 8..).ok_or_else(corrupt)?;
         if first_len > rest.len() {
             return Err(corrupt());
         }
@@ -246,8 +271,8 @@ impl AdapterState {
             }
             Ok(part.layers.into_iter().flatten().flat_map(|p| [p.a, p.b]).collect())
         };
-        let moments = Moments { first: tensors(first)?, second: tensors(second)?, step };
-        Ok(AdapterState { adapter, moments })
+        let moments = Moments { first: tensors(first)?, second: tensors(second)?, step: step & !HAS_RECORD };
+        Ok(AdapterState { adapter, moments, record })
     }
 }
 

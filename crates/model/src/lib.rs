@@ -9,7 +9,7 @@ mod random;
 pub mod train;
 pub mod weights;
 
-pub use adapter::{Adapter, AdapterGradients, AdapterState, Moments};
+pub use adapter::{Adapter, AdapterGradients, AdapterState, Moments, Record};
 pub use batch::{Segment, Step, Workspace};
 pub use kv::Kv;
 pub use packed::{Loaded, MIN_PACKED_BYTES, PackedFiles};

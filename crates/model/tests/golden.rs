@@ -219,9 +219,14 @@ fn adapters_and_optimizer_state_survive_their_files() {
             tensor.iter_mut().enumerate().for_each(|(j, x)| *x = (i * j) as f32);
         }
     }
+    state.record = Record { reward: -0.25, kl: 0.5 };
     let bytes = state.optimizer_to_bytes();
     assert_eq!(AdapterState::from_parts(architecture, case.adapter.clone(), &bytes).unwrap(), state);
-    for cut in [0, 7, 15, 16, 100, bytes.len() - 1] {
+    // A file of 0.1, which had no record: the step alone, then the moments.
+    let old = [&state.moments.step.to_le_bytes(), &bytes[24..]].concat();
+    let without = AdapterState { record: Record::default(), ..state };
+    assert_eq!(AdapterState::from_parts(architecture, case.adapter.clone(), &old).unwrap(), without);
+    for cut in [0, 7, 15, 16, 23, 31, 100, bytes.len() - 1] {
         assert!(AdapterState::from_parts(architecture, case.adapter.clone(), &bytes[..cut]).is_err(), "cut at {cut}");
     }
 }

@@ -11,6 +11,7 @@ pub fn knobs(request: &wire::TrainRequest, learning_rate: f64, seed: u64) -> eng
         steps: request.steps.unwrap_or(default.steps),
         target_kl: request.target_kl.unwrap_or(default.target_kl),
         kl_coefficient: request.kl_coefficient.unwrap_or(default.kl_coefficient),
+        kl_limit: request.kl_limit.unwrap_or(default.kl_limit),
         baseline: match request.baseline {
             None | Some(wire::Baseline::Named(wire::BaselineKind::GroupMean)) => engine::Baseline::GroupMean,
             Some(wire::Baseline::Named(wire::BaselineKind::None)) => engine::Baseline::None,
@@ -54,6 +55,7 @@ pub fn step_metrics(step: &engine::StepMetrics) -> wire::StepMetrics {
         frac_capped: step.frac_capped,
         ratio: wire::RatioSummary { mean: step.ratio_mean, max: step.ratio_max },
         grad_norm: step.grad_norm,
+        step_scale: step.step_scale,
     }
 }
 

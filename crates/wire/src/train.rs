@@ -126,6 +126,11 @@ pub struct TrainRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
     pub kl_coefficient: Option<f64>,
+    /// Running mean over the calls of the KL to the parent on sampled responses, nats per token, above which the model is not trained any further:
+    /// `updated` is false, `reason` is `far_from_parent`. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(exclusive_minimum = 0)]
+    pub kl_limit: Option<f64>,
     /// `"group_mean"` (default), `"none"` or a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Baseline>,
@@ -187,6 +192,15 @@ pub struct StepMetrics {
     pub ratio: RatioSummary,
     /// Gradient norm before the clip.
     pub grad_norm: f64,
+    /// Share of the learning rate that the step took: less with few responses, groups of equal rewards, and punished responses that are improbable
+    /// already.
+    #[serde(default = "whole")]
+    pub step_scale: f64,
+}
+
+/// What steps stored before the share was told are read as.
+fn whole() -> f64 {
+    1.0
 }
 
 /// Importance ratios.

@@ -7,7 +7,8 @@ use tiger_wire::{Against, ParentName};
 
 const HELP: &str = "\
 The reward command is run by `sh -c` once for each answer, which it reads as one JSON object from its standard input: messages, response, \
-stop_reason, sample (which of the answers to the prompt), and the prompt line's other fields. It prints a number.\n\n\
+stop_reason, sample (which of the answers to the prompt), and the prompt line's other fields. It prints a number. A URL is sent the same object and answers a number or \
+{\"reward\": number}.\n\n\
 An answer wins against the other side's answer of the same number and seed if its reward is higher; ties count half. The interval of the win \
 rate is Wilson's at 95 % with one observation a prompt.\n\n\
 Example:\n  tiger evaluate pirate --prompts examples/questions.jsonl --samples 4 --reward 'python3 examples/reward.py'";
@@ -42,10 +43,13 @@ pub struct Evaluate {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Command that reads an answer as JSON and prints a number
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", conflicts_with = "reward_url", group = "judge")]
     pub reward: Option<String>,
+    /// Address that is sent an answer as JSON and answers a number or {"reward": number}
+    #[arg(long, value_name = "URL", group = "judge")]
+    pub reward_url: Option<String>,
     /// Time for one reward, seconds
-    #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = crate::args::seconds, requires = "reward")]
+    #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = crate::args::seconds, requires = "judge")]
     pub reward_timeout: f64,
 }
 

@@ -21,6 +21,8 @@ use crate::{home, output};
 const PROMPTS_A_CALL: usize = 16;
 /// Answers that are rewarded at once; how many commands run is the reward's own limit.
 const REWARDS_AT_ONCE: usize = 64;
+/// Tries after a reward failed, as in `tiger rl`.
+const REWARD_RETRIES: u32 = 2;
 /// Characters of a text in the table.
 const SHOWN_CHARS: usize = 48;
 
@@ -36,9 +38,9 @@ pub async fn run(global: &Global, args: Evaluate) -> Result<(), Failure> {
     let client = home::client(global)?;
     let file = args.prompts.display().to_string();
     let lines = parse(&file, &data::text(&file)?)?;
-    let rewards = args.reward.clone().map(|command| rewards(command, args.reward_timeout)).transpose()?;
+    let rewards = rewards(&args)?;
     if rewards.is_some() && args.samples == 0 {
-        return Err(Failure::new("--reward needs answers to reward; give --samples 1 or more"));
+        return Err(Failure::new("a reward needs answers to reward; give --samples 1 or more"));
     }
     let bar = output::bar(lines.len() as u64, "{bar:30} {pos}/{len} prompts  {elapsed} elapsed, {eta} left  {msg}");
     let (mut results, mut judged, mut last) = (Vec::new(), Vec::new(), None);
@@ -90,15 +92,19 @@ fn asked(line: &Line) -> EvaluatePrompt {
 }
 
 /// One try, for there is no run that a failure would end.
-fn rewards(command: String, timeout: f64) -> Result<Rewards, Failure> {
-    Rewards::new(&RewardArgs {
-        reward: Some(command),
-        reward_url: None,
-        reward_timeout: timeout,
-        reward_retries: 0,
+fn rewards(args: &Evaluate) -> Result<Option<Rewards>, Failure> {
+    if args.reward.is_none() && args.reward_url.is_none() {
+        return Ok(None);
+    }
+    let rewards = Rewards::new(&RewardArgs {
+        reward: args.reward.clone(),
+        reward_url: args.reward_url.clone(),
+        reward_timeout: args.reward_timeout,
+        reward_retries: REWARD_RETRIES,
         reward_parallel: None,
         reward_failures: RewardFailures::Stop,
-    })
+    });
+    rewards.map(Some)
 }
 
 async fn judge(rewards: &Rewards, lines: &[Line], results: &[EvaluateResult]) -> Result<Vec<PromptRewards>, Failure> {

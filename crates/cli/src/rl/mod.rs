@@ -67,7 +67,7 @@ async fn whole(global: &Global, args: Rl, stopped: watch::Receiver<bool>) -> Res
     }
     let report = Report { json: global.json, bar: bar.clone(), notes: output::Notes::default() };
     let model = model.id;
-    let mut run = Run { client, model, args, setup, rewards, log, store, state, report, bar, stopped };
+    let mut run = Run { client, model, args, setup, rewards, log, store, state, report, bar, stopped, at_limit: false };
     let ended = run.go().await;
     run.bar.finish_and_clear();
     ended?;
@@ -86,6 +86,8 @@ struct Run {
     report: Report,
     bar: ProgressBar,
     stopped: watch::Receiver<bool>,
+    /// The server trains the model no further.
+    at_limit: bool,
 }
 
 impl Run {
@@ -97,7 +99,7 @@ impl Run {
             if self.is_look_due(step) {
                 self.evaluate().await?;
             }
-            let is_done = step >= self.args.sampling.steps || self.reached_goal();
+            let is_done = step >= self.args.sampling.steps || self.reached_goal() || self.at_limit;
             if is_done && self.state.pending.is_none() {
                 return Ok(());
             }
@@ -107,7 +109,7 @@ impl Run {
     }
 
     fn is_look_due(&self, step: u32) -> bool {
-        let due = step.is_multiple_of(self.args.look.eval_every) || step == self.args.sampling.steps;
+        let due = step.is_multiple_of(self.args.look.eval_every) || step == self.args.sampling.steps || self.at_limit;
         let seen = self.state.evaluations.last().is_some_and(|look| look.step == step);
         due && !seen && !self.setup.held_out.is_empty() && self.state.pending.is_none()
     }
@@ -193,6 +195,7 @@ impl Run {
         self.state.revision = answer.revision;
         self.state.steps.push(Step { step: self.state.step() + 1, reward: pending.reward, revision: answer.revision });
         self.store.save(&self.state)?;
+        self.at_limit = training::is_at_limit(&answer);
         self.report.trained(&self.state, &pending, &answer, started.elapsed().as_secs_f64())
     }
 

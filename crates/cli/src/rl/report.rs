@@ -56,6 +56,7 @@ impl Report {
         if !answer.updated {
             let why = match answer.reason.as_deref() {
                 Some("zero_advantage") => "all answers to each prompt have the same reward, so there is nothing to prefer",
+                Some("far_from_parent") => "the model is too far from its parent to be trained any further, so the run ends here",
                 reason => reason.unwrap_or("the server gives no reason"),
             };
             output::say(&self.bar, format!("step {step} changed nothing: {why}"));

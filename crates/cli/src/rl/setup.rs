@@ -53,7 +53,7 @@ impl Setup {
         Ok(Setup { prompts, held_out, files })
     }
 
-    /// What makes a run this run: everything that its results depend on but its length.
+    /// What makes a run this run: everything that its results depend on but its length, and where it ends by itself.
     fn settings(&self, args: &Rl, model: &str) -> Map<String, Value> {
         let (sampling, knobs) = (&args.sampling, &args.knobs);
         let rest = json!({

@@ -233,6 +233,10 @@ fn rewards_come_over_http_and_busy_ones_are_asked_again() {
     let ended = run(&mut rl(&server, &file, "m", &flags));
     let lines = json_lines(&ok(ended));
     assert!(lines[0]["reward"].as_f64().unwrap() > 0.01 && lines[0]["updated"] == true, "{lines:?}");
+    let one = format!("{file}.one");
+    std::fs::write(&one, json!({"prompt": "What color is snow?"}).to_string()).unwrap();
+    let compared = server.json(&["evaluate", "m", "--prompts", &one, "--max-tokens", "8", "--reward-url", &url]);
+    assert!(compared["rewards"][0].is_object() && compared["summary"].is_object(), "{compared}");
     let nobody = run(&mut rl(&server, &file, "n", &["--reward-url", "http://127.0.0.1:1/", "--reward-retries", "0", "--steps", "1"]));
     assert!(err(&nobody).contains("the reward address http://127.0.0.1:1/ failed"), "{}", err(&nobody));
     let neither = run(&mut rl(&server, &file, "n", &["--steps", "1"]));

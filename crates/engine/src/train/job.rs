@@ -7,7 +7,7 @@ use tiger_kernels::Cpu;
 use tiger_model::{Adapter, AdapterGradients, AdapterState, Dropout, Keep, Model, Workspace};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::objective::{Plan, summarize};
+use super::objective::{Plan, kl_mean, single_mean, summarize};
 use super::pack::{MicroBatch, pack};
 use super::step::{self, Device, Extras, Scoring, StepSize, Tally, diverged};
 use super::{Group, Knobs, Mode, Objective, Outcome, ResponseMetrics, StepMetrics, TrainMetrics, TrainRequest, notes, validate};
@@ -155,7 +155,7 @@ impl Running {
         let TrainRequest { state, reference, dropout, groups, knobs, .. } = request;
         // An invalid request is not planned: nothing of it can be relied on.
         let groups = if valid.is_ok() { groups } else { Vec::new() };
-        let plan = Plan::new(&groups, &knobs);
+        let plan = Plan::after(&groups, &knobs, state.record.reward);
         let batches = pack(&groups, config.micro_batch_tokens);
         Running {
             valid,
@@ -172,7 +172,7 @@ impl Running {
             first: None,
             after: None,
             steps: 0,
-            warnings: notes::about_request(&groups, &plan, &knobs),
+            warnings: notes::about_request(&groups, &plan, &knobs, state.record.reward),
             groups,
             knobs,
             state,
@@ -215,8 +215,13 @@ impl Running {
         Ok(Flow::Next(self))
     }
 
+    /// Earlier calls took the model so far from its parent that it is not trained any further.
+    fn is_too_far(&self) -> bool {
+        self.state.record.kl > self.knobs.kl_limit
+    }
+
     fn is_idle(&self) -> bool {
-        self.plan.is_idle(self.knobs.objective)
+        self.is_too_far() || self.plan.is_idle(self.knobs.objective)
     }
 
     /// Token ids and lengths against the model.
@@ -291,6 +296,12 @@ impl Running {
         let _ = tools.events.send(TrainEvent::Progress { step, steps: self.knobs.steps, metrics });
     }
 
+    fn step_metrics(&self, norm: f64) -> StepMetrics {
+        let mut metrics = self.tally.metrics(norm);
+        metrics.step_scale *= self.plan.live_share(self.knobs.objective) * self.plan.evidence;
+        metrics
+    }
+
     /// All micro-batches are in: decide whether a step is taken, and take it.
     fn update(mut self: Box<Self>, tools: &mut Tools<'_>) -> Result<Flow, EngineError> {
         let cpu = tools.device.cpu;
@@ -301,11 +312,11 @@ impl Running {
         if !norm.is_finite() {
             return Err(diverged("the gradient is not finite"));
         }
-        let metrics = self.tally.metrics(norm);
+        let metrics = self.step_metrics(norm);
         let start = self.start.get_or_insert_with(|| self.current.clone());
         debug_assert_eq!(start.len(), self.plan.responses.len());
         if self.first.is_none() {
-            self.warnings.extend(notes::about_step(&metrics));
+            self.warnings.extend(notes::about_step(&metrics, self.tally.fade()));
             self.first = Some(metrics.clone());
         }
         if self.knobs.dry_run && !self.knobs.evaluate {
@@ -320,8 +331,13 @@ impl Running {
             // Adam would move on by its momentum alone.
             return Ok(if self.steps == 0 { self.end(Some("zero_gradient")) } else { self.finish_steps() });
         }
-        let rate = self.knobs.learning_rate * self.tally.fade() * self.plan.live_share(self.knobs.objective);
+        let rate = self.knobs.learning_rate * metrics.step_scale;
         step::apply(cpu, &mut self.state, &self.gradients, StepSize { rate, norm, max_norm: self.knobs.max_grad_norm })?;
+        if self.steps == 0 {
+            let record = &mut self.state.record;
+            record.reward = single_mean(record.reward, &self.groups);
+            record.kl = self.tally.sampled_kl().map_or(record.kl, |kl| kl_mean(record.kl, kl));
+        }
         self.steps += 1;
         tools.counts.updates += 1;
         tools.counts.trained_tokens += self.plan.trained_tokens as u64;
@@ -360,6 +376,10 @@ impl Running {
     fn end_idle(mut self: Box<Self>) -> Flow {
         self.first = Some(self.tally.metrics(0.0));
         let all_zero = self.plan.responses.iter().all(|r| r.advantage == 0.0);
+        if self.is_too_far() {
+            self.warnings.push(notes::too_far(self.state.record.kl, self.knobs.kl_limit));
+            return self.end(Some("far_from_parent"));
+        }
         debug_assert!(all_zero || self.knobs.objective == Objective::Sft);
         self.end(Some(if all_zero { "zero_advantage" } else { "no_positive_advantage" }))
     }

@@ -105,6 +105,8 @@ pub struct Knobs {
     pub target_kl: f64,
     /// Weight of the KL to the parent.
     pub kl_coefficient: f64,
+    /// Running mean of the KL to the parent, nats per token, above which a model is not trained on.
+    pub kl_limit: f64,
     /// Baseline.
     pub baseline: Baseline,
     /// Scale.
@@ -135,6 +137,7 @@ impl Default for Knobs {
             steps: 1,
             target_kl: 0.1,
             kl_coefficient: 0.05,
+            kl_limit: 1.0,
             baseline: Baseline::GroupMean,
             advantage_scale: AdvantageScale::Cap,
             length_norm: LengthNorm::Token,
@@ -192,7 +195,8 @@ pub struct StepMetrics {
     pub ratio_max: f64,
     /// Global gradient norm before the clip.
     pub grad_norm: f64,
-    /// Share of the learning rate that this step took: 1 but where punished tokens have faded ([`objective::Fade`]).
+    /// Share of the learning rate that this step took: smaller where punished tokens have faded ([`objective::Fade`]), where groups have nothing to
+    /// learn ([`objective::Plan::live_share`]) and where there are few responses ([`objective::Plan::evidence`]).
     pub step_scale: f64,
 }
 

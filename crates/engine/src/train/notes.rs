@@ -23,8 +23,8 @@ const LENGTH_RESPONSES: usize = 4;
 /// Standard errors that the difference must have besides: with two, chance alone says so in one of twenty calls.
 const LENGTH_ERRORS: f64 = 2.0;
 
-/// Notes that follow from the request alone.
-pub(super) fn about_request(groups: &[Group], plan: &Plan, knobs: &Knobs) -> Vec<String> {
+/// Notes that follow from the request and from the running mean of earlier single rewards.
+pub(super) fn about_request(groups: &[Group], plan: &Plan, knobs: &Knobs, past: f64) -> Vec<String> {
     let mut notes = Vec::new();
     let indices = |pick: &dyn Fn(usize, &Group) -> bool| -> Vec<usize> {
         groups.iter().enumerate().filter(|(i, g)| pick(*i, g)).map(|(i, _)| i).collect()
@@ -32,8 +32,9 @@ pub(super) fn about_request(groups: &[Group], plan: &Plan, knobs: &Knobs) -> Vec
     let alone = indices(&|_, g| g.responses.len() == 1);
     if knobs.baseline == Baseline::GroupMean && !alone.is_empty() {
         notes.push(format!(
-            "single_response_no_baseline: {} one response, so its reward is taken as it is; with two or more responses to a prompt they are compared with each other, which learns more and steadier",
-            subject(&alone, "has", "have")
+            "single_response_no_baseline: {} one response and nothing to compare it with{}, so the step is small; with two or more responses to a prompt they are compared with each other, which learns more and steadier",
+            subject(&alone, "has", "have"),
+            if past < 0.0 { format!(" but the running mean of such rewards, {past:.2}") } else { String::new() }
         ));
     }
     let flat = indices(&|i, _| plan.responses.iter().filter(|r| r.group == i).all(|r| r.advantage == 0.0));
@@ -100,8 +101,8 @@ fn length_drift(plan: &Plan) -> Option<String> {
     ))
 }
 
-/// Notes that follow from the numbers of the first step.
-pub(super) fn about_step(step: &StepMetrics) -> Vec<String> {
+/// Notes that follow from the numbers of the first step. `fade`: share of the push that its punished responses still have.
+pub(super) fn about_step(step: &StepMetrics, fade: f64) -> Vec<String> {
     let mut notes = Vec::new();
     if step.entropy < LOW_ENTROPY {
         notes.push(format!(
@@ -115,10 +116,10 @@ pub(super) fn about_step(step: &StepMetrics) -> Vec<String> {
             step.kl_parent
         ));
     }
-    if step.step_scale < FADED_SHARE {
+    if fade < FADED_SHARE {
         notes.push(format!(
             "push_faded: the punished responses are improbable already, so the step is scaled to {:.2} %; reward what you want instead",
-            100.0 * step.step_scale
+            100.0 * fade
         ));
     }
     notes
@@ -138,6 +139,13 @@ pub(super) fn about_change(before: f64, after: f64) -> Option<String> {
 pub(super) fn moved_far(moved: f64, target: f64) -> String {
     format!(
         "moved_far: this call moved the responses by {moved:.4} nats per token, above target_kl {target}, so much that their rewards may not hold for what the model says now; lower learning_rate or steps"
+    )
+}
+
+/// The model is not trained any further.
+pub(super) fn too_far(kl: f64, limit: f64) -> String {
+    format!(
+        "too_far_from_parent: over the last calls the model was {kl:.2} nats per token from its parent, above kl_limit {limit}, where it soon answers nothing well, so nothing was changed; roll back to an earlier revision and look at the rewards, or set a higher kl_limit if it is meant to go that far"
     )
 }
 
@@ -178,7 +186,7 @@ mod tests {
     }
 
     fn of_request(groups: &[Group], knobs: &Knobs) -> Vec<String> {
-        about_request(groups, &Plan::new(groups, knobs), knobs)
+        about_request(groups, &Plan::new(groups, knobs), knobs, 0.0)
     }
 
     fn step() -> StepMetrics {
@@ -197,7 +205,7 @@ mod tests {
     #[test]
     fn a_healthy_call_is_not_spoken_to() {
         assert_eq!(of_request(&[healthy(), healthy()], &Knobs::default()), Vec::<String>::new());
-        assert_eq!(about_step(&step()), Vec::<String>::new());
+        assert_eq!(about_step(&step(), 1.0), Vec::<String>::new());
         assert_eq!(about_change(0.7, 0.6), None);
     }
 
@@ -253,9 +261,9 @@ mod tests {
 
     #[test]
     fn what_the_numbers_say() {
-        check(&about_step(&StepMetrics { entropy: 0.005, ..step() }), "low_entropy", "0.0050 nats");
-        check(&about_step(&StepMetrics { kl_parent: 1.5, ..step() }), "far_from_parent", "1.50 nats per token");
-        check(&about_step(&StepMetrics { step_scale: 0.1, ..step() }), "push_faded", "10.00 %");
+        check(&about_step(&StepMetrics { entropy: 0.005, ..step() }, 1.0), "low_entropy", "0.0050 nats");
+        check(&about_step(&StepMetrics { kl_parent: 1.5, ..step() }, 1.0), "far_from_parent", "1.50 nats per token");
+        check(&about_step(&step(), 0.1), "push_faded", "10.00 %");
         check(&about_change(0.7, 0.3).into_iter().collect::<Vec<_>>(), "entropy_collapse", "from 0.700 to 0.300");
         assert_eq!(about_change(0.009, 0.001), None, "low_entropy says it");
         check(&[moved_far(0.3, 0.1)], "moved_far", "0.3000 nats per token, above target_kl 0.1");

@@ -22,6 +22,15 @@ pub const PPO_CLIP: f64 = 0.2;
 /// Tokens that [`LengthNorm::Constant`] divides a response by, whatever its length: a usual answer, so that the loss has the size of the other norms.
 pub const CONSTANT_TOKENS: f64 = 256.0;
 
+/// Weight of a single reward in the running mean: that of the last ten or so.
+const SINGLE_WEIGHT: f64 = 0.1;
+
+/// Weight of a call's distance from the parent in the running mean: single calls measure it roughly.
+const KL_WEIGHT: f64 = 0.1;
+
+/// Responses with an advantage that make a whole step: a usual group.
+const FULL_STEP_RESPONSES: f64 = 8.0;
+
 /// Smallest standard deviation that [`AdvantageScale::Group`] divides by: rewards that differ by less are as good as equal.
 pub const SMALLEST_STD: f64 = 1e-6;
 
@@ -111,6 +120,29 @@ fn is_flat(rewards: &[f64]) -> bool {
     rewards.windows(2).all(|pair| pair[0] == pair[1])
 }
 
+/// A response that the model sampled and that comes alone: there is nothing in the call to compare it with.
+fn is_single(group: &Group) -> bool {
+    matches!(&group.responses[..], [one] if one.recorded.is_some())
+}
+
+/// What a single sampled response is compared with: the running mean of the rewards of those before it, but nothing above 0. Punishment that
+/// comes whatever the model says tells nothing, and taken as it is it destroys the model within fifty calls; praise that always comes is
+/// harmless, for it asks for what is said anyway.
+pub fn single_baseline(past: f64) -> f64 {
+    past.min(0.0)
+}
+
+/// The running mean of single rewards after this call's, each cut to −1..=1.
+pub fn single_mean(past: f64, groups: &[Group]) -> f64 {
+    let rewards = groups.iter().filter(|g| is_single(g)).map(|g| g.responses[0].reward);
+    rewards.fold(past, |mean, reward| mean + SINGLE_WEIGHT * (reward.clamp(-1.0, 1.0) - mean))
+}
+
+/// The running mean of the distance from the parent after a call that measured `kl`.
+pub fn kl_mean(past: f64, kl: f64) -> f64 {
+    past + KL_WEIGHT * (kl - past)
+}
+
 /// One response as the loss sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Planned {
@@ -133,17 +165,33 @@ pub struct Plan {
     pub responses: Vec<Planned>,
     /// N.
     pub trained_tokens: usize,
+    /// What the number of responses allows of a step: √(n / 8) below eight that push the policy, else 1. The fewer samples, the more of the
+    /// gradient is chance, and Adam brings chance to full steps too; with it the error of a step is that of eight samples.
+    /// (The rule that Adam's rate goes with the root of the batch: Malladi et al. 2022.)
+    pub evidence: f64,
 }
 
 impl Plan {
-    /// Plans validated groups.
+    /// Plans validated groups of a model without a past.
     pub fn new(groups: &[Group], knobs: &Knobs) -> Plan {
+        Plan::after(groups, knobs, 0.0)
+    }
+
+    /// Plans validated groups. `past`: the running mean of earlier single rewards, see [`single_baseline`].
+    pub fn after(groups: &[Group], knobs: &Knobs, past: f64) -> Plan {
         let count = groups.iter().map(|g| g.responses.len()).sum::<usize>() as f64;
         let trained_tokens = groups.iter().flat_map(|g| &g.responses).map(|r| r.tokens.len()).sum();
-        let mut responses = Vec::new();
+        let (mut responses, mut evidence) = (Vec::new(), 0.0);
         for (group, g) in groups.iter().enumerate() {
             let rewards: Vec<f64> = g.responses.iter().map(|r| r.reward).collect();
-            let advantages = advantages(&rewards, knobs.baseline, knobs.advantage_scale);
+            let mut advantages = advantages(&rewards, knobs.baseline, knobs.advantage_scale);
+            let mut told = 1.0;
+            if is_single(g) && knobs.baseline == Baseline::GroupMean && knobs.advantage_scale != AdvantageScale::None {
+                let alone = advantages[0];
+                advantages[0] = (alone - single_baseline(past)).min(1.0);
+                told = (advantages[0] / alone).abs().min(1.0);
+            }
+            evidence += told * told * advantages.iter().filter(|a| pushes(knobs.objective, **a)).count() as f64;
             for (index, (response, advantage)) in g.responses.iter().zip(advantages).enumerate() {
                 let tokens = response.tokens.len();
                 let weight = match knobs.length_norm {
@@ -154,7 +202,7 @@ impl Plan {
                 responses.push(Planned { group, index, advantage, weight, tokens });
             }
         }
-        Plan { responses, trained_tokens }
+        Plan { responses, trained_tokens, evidence: (evidence / FULL_STEP_RESPONSES).sqrt().min(1.0) }
     }
 
     /// Share of groups with a response that pushes the policy. The step is made smaller by it: Adam brings a gradient of any size to full steps, and

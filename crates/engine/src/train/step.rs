@@ -27,6 +27,8 @@ pub(super) struct Tally {
     policy: f64,
     kl_loss: f64,
     kl: f64,
+    /// Of recorded tokens only.
+    kl_recorded: f64,
     k3: f64,
     drift: f64,
     entropy: f64,
@@ -64,6 +66,11 @@ impl Tally {
     /// φ.
     pub fn fade(&self) -> f64 {
         self.fade.share()
+    }
+
+    /// Mean KL to the parent of recorded tokens, None where there are none: what texts say of it is no measure of what the model itself says.
+    pub fn sampled_kl(&self) -> Option<f64> {
+        (self.recorded > 0).then(|| (self.kl_recorded / self.recorded as f64).max(0.0))
     }
 
     /// Everything that is reported is a number.
@@ -176,8 +183,12 @@ pub(super) fn accumulate(
     let head = pass.head(&saved, extras.parent, &mut weigh, device.workspace)?;
     pass.backward(saved, &head, gradients, device.workspace);
     for (kl, &(response, _)) in head.kl.iter().zip(&micro.owners) {
-        tally.kl += f64::from(*kl);
-        tally.kl_loss += scoring.knobs.kl_coefficient * scoring.plan.responses[response].weight * f64::from(*kl);
+        let (kl, planned) = (f64::from(*kl), &scoring.plan.responses[response]);
+        tally.kl += kl;
+        tally.kl_loss += scoring.knobs.kl_coefficient * planned.weight * kl;
+        if scoring.groups[planned.group].responses[planned.index].recorded.is_some() {
+            tally.kl_recorded += kl;
+        }
     }
     Ok(())
 }

@@ -99,6 +99,7 @@ pub fn validate_knobs(knobs: &Knobs) -> Result<(), Invalid> {
     check((1..=MAX_STEPS).contains(&k.steps), "steps", "from 1 to 16", f64::from(k.steps))?;
     check(k.target_kl > 0.0, "target_kl", "above 0", k.target_kl)?;
     check((0.0..=MAX_KL_COEFFICIENT).contains(&k.kl_coefficient), "kl_coefficient", "from 0 to 1000", k.kl_coefficient)?;
+    check(k.kl_limit > 0.0, "kl_limit", "above 0", k.kl_limit)?;
     check((1.0..=MAX_CLIP_HIGH).contains(&k.clip_high), "clip_high", "from 1 to 1e6", k.clip_high)?;
     check(above(k.negative_floor, 1.0), "negative_floor", "above 0 and at most 1", k.negative_floor)?;
     check(above(k.max_grad_norm, f64::MAX), "max_grad_norm", "above 0 and finite", k.max_grad_norm)?;

@@ -185,6 +185,7 @@ fn check_knobs(request: &TrainRequest) -> Result<(), ApiError> {
     check_range("learning_rate", request.learning_rate, (0.0, LEARNING_RATE), true)?;
     check_range("target_kl", request.target_kl, (0.0, big), true)?;
     check_range("kl_coefficient", request.kl_coefficient, (0.0, big), false)?;
+    check_range("kl_limit", request.kl_limit, (0.0, big), true)?;
     check_range("clip_high", request.clip_high, (1.0, big), false)?;
     check_range("negative_floor", request.negative_floor, (0.0, 1.0), true)?;
     check_range("max_grad_norm", request.max_grad_norm, (0.0, big), true)?;
