@@ -107,6 +107,14 @@ pub(crate) struct Row {
     costs: Option<engine::Costs>,
     /// What a long context takes.
     context: Option<Context>,
+    /// What was drafted.
+    drafted: Option<engine::Drafted>,
+}
+
+impl Row {
+    fn new(work: Work, tokens_per_s: f64, (reached, limit): (f64, f64), unit: &'static str) -> Self {
+        Self { work, tokens_per_s, reached, limit, unit, theirs: None, costs: None, context: None, drafted: None }
+    }
 }
 
 /// Keys and values of a long context.
@@ -198,6 +206,7 @@ fn print_json(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<()
                 "step_us": r.costs.map(|c| c.step_us), "draw_us": r.costs.map(|c| c.draw_us),
                 "engine_overhead_us": r.costs.map(|c| c.overhead_us()), "kv_bytes": r.context.map(|c| c.kv_bytes),
                 "kv_resident_bytes": r.context.map(|c| c.resident_bytes), "kv_gb_per_s": r.context.map(|c| c.gb_per_s()),
+                "drafted": r.drafted.map(|d| d.tokens), "drafted_right": r.drafted.map(|d| d.right),
             })
         })
         .collect();
@@ -238,6 +247,9 @@ fn print_table(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<(
             costs.overhead_us()
         );
     }
+    for (row, drafted) in rows.iter().filter_map(|r| Some((r, r.drafted?))) {
+        println!("{}: {} tokens drafted, {} of them right", row.work.name(), drafted.tokens, drafted.right);
+    }
     for context in rows.iter().filter_map(|r| r.context) {
         println!(
             "{} tokens: keys and values {}, resident for them {}; read in {:.1} ms a token, at {:.1} GB/s",
@@ -257,15 +269,8 @@ fn measure(cpu: &Cpu, model: &Arc<Model>, sampling: &mut Sampling<'_>, work: Wor
     let table = (a.vocab * a.hidden) as f64;
     // Parameters that a token multiplies: all but an embedding table that is only looked up.
     let inner = a.parameters() as f64 - if a.tied { table } else { 2.0 * table };
-    let row = |tokens: f64, seconds: f64, reached: f64, limit: f64, unit| Row {
-        work,
-        tokens_per_s: tokens / seconds,
-        reached: reached / seconds / 1e9,
-        limit,
-        unit,
-        theirs: None,
-        costs: None,
-        context: None,
+    let row = |tokens: f64, seconds: f64, reached: f64, limit: f64, unit| {
+        Row::new(work, tokens / seconds, (reached / seconds / 1e9, limit), unit)
     };
     Ok(match work {
         Work::Prefill(tokens) => {
@@ -294,57 +299,21 @@ fn measure(cpu: &Cpu, model: &Arc<Model>, sampling: &mut Sampling<'_>, work: Wor
         }
         Work::Cached(tokens) => {
             let [whole, last] = sampling.cached(cpu, tokens);
-            Row {
-                work,
-                tokens_per_s: 1.0 / last,
-                reached: 1e3 * last,
-                limit: 1e3 * whole,
-                unit: "ms",
-                theirs: None,
-                costs: None,
-                context: None,
-            }
+            Row::new(work, 1.0 / last, (1e3 * last, 1e3 * whole), "ms")
         }
         Work::Engine => {
             let costs = engine::costs(cpu, model)?;
-            let bare_us = costs.step_us + costs.draw_us;
-            Row {
-                work,
-                tokens_per_s: 1e6 / costs.engine_us,
-                reached: bare_us,
-                limit: costs.engine_us,
-                unit: "us",
-                theirs: None,
-                costs: Some(costs),
-                context: None,
-            }
+            let row = Row::new(work, 1e6 / costs.engine_us, (costs.step_us + costs.draw_us, costs.engine_us), "us");
+            Row { costs: Some(costs), ..row }
         }
         Work::Drafts { answer, streams } => {
-            let [with, without] = speculation::seconds_per_token(model, cpu.threads(), answer, streams)?;
-            Row {
-                work,
-                tokens_per_s: 1.0 / with,
-                reached: 1e6 * with,
-                limit: 1e6 * without,
-                unit: "us",
-                theirs: None,
-                costs: None,
-                context: None,
-            }
+            let ([with, without], drafted) = speculation::seconds_per_token(model, cpu.threads(), answer, streams)?;
+            Row { drafted: Some(drafted), ..Row::new(work, 1.0 / with, (1e6 * with, 1e6 * without), "us") }
         }
         Work::TrainGroup => {
             let [together, apart] = training::group_seconds(cpu, model);
             let tokens = (training::GROUP * (training::GROUP_PROMPT + training::GROUP_ANSWER)) as f64;
-            Row {
-                work,
-                tokens_per_s: tokens / together,
-                reached: together,
-                limit: apart,
-                unit: "s",
-                theirs: None,
-                costs: None,
-                context: None,
-            }
+            Row::new(work, tokens / together, (together, apart), "s")
         }
         Work::Train(checkpointed) => {
             let seconds = training::seconds(cpu, model, checkpointed);
