@@ -517,6 +517,12 @@ pub struct Bench {
     /// Measure only answers with drafts of likely tokens beside the same without
     #[arg(long, conflicts_with = "full")]
     pub speculation: bool,
+    /// Of all these, only what has this text in its name
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+    /// Measure only the last tokens of a context of so many
+    #[arg(long, value_name = "TOKENS", conflicts_with_all = ["full", "speculation", "llama_bench"])]
+    pub context: Option<usize>,
     /// Instead of time: how far this precision of a checkpoint is from bf16 on this text (KL, perplexity)
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
@@ -527,7 +533,7 @@ pub struct Bench {
     #[arg(long, value_name = "FILE", requires = "llama_bench")]
     pub llama_model: Option<PathBuf>,
     /// Instead of kernels: one-token requests to this running `tiger serve`, for its base named by --model, with the key of --api-key
-    #[arg(long, value_name = "URL", conflicts_with_all = ["text", "llama_bench", "full", "train"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["text", "llama_bench", "full", "only", "context", "train"])]
     pub http: Option<String>,
     /// A running `llama-server` with the same model, to be asked in turns with ours
     #[arg(long, value_name = "URL", requires = "http")]

@@ -109,3 +109,68 @@ fn a_bad_measurement_is_not_believed_for_ever() {
     let tries = tries.count();
     assert!((1..100).contains(&tries), "{tries} tries that did not pay in 10,000 steps");
 }
+
+/// Tokens of a simulated prompt and answer.
+const PROMPT: u32 = 256;
+const ANSWER: usize = 512;
+
+/// What a made-up machine needs for an answer of every stream with drafts, as a share of what it needs without. A step of n rows takes
+/// 1 + `row` · (n − 1), times 1 ± `noise`.
+fn share(streams: usize, row: f64, noise: f64, answer: impl Fn(u32) -> u32) -> f64 {
+    let prompt: Vec<u32> = (0..PROMPT).map(scattered).collect();
+    let script: Vec<u32> = (0..ANSWER as u32).map(answer).collect();
+    let step = |rows: usize| 1.0 + row * (rows - 1) as f64;
+    let mut drafters: Vec<(Drafter, usize)> = (0..streams).map(|_| (Drafter::default(), 0)).collect();
+    let (mut pace, mut seconds, mut steps) = (Pace::default(), 0.0, 0);
+    loop {
+        drafters.retain(|(_, said)| *said < ANSWER);
+        if drafters.is_empty() {
+            return seconds / (ANSWER as f64 * step(streams));
+        }
+        let mut odds: Vec<(f32, usize)> = Vec::new();
+        for (i, (drafter, said)) in drafters.iter_mut().enumerate() {
+            drafter.propose(Text { prompt: &prompt, generated: &script[..*said] }, ANSWER - *said - 1, &[]);
+            odds.extend(drafter.odds().map(|odds| (odds, i)));
+        }
+        odds.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let worth = pace.worth(drafters.len(), odds.iter().map(|(odds, _)| *odds));
+        let mut granted = vec![0; drafters.len()];
+        odds[..worth].iter().for_each(|(_, i)| granted[*i] += 1);
+        let rows = drafters.len() + worth;
+        pace.note(rows, step(rows) * (1.0 + noise * (f64::from(scattered(steps)) / 500.0 - 1.0)));
+        (seconds, steps) = (seconds + step(rows), steps + 1);
+        for ((drafter, said), granted) in drafters.iter_mut().zip(granted) {
+            let right = drafter.draft()[..granted].iter().zip(&script[*said..]).take_while(|(draft, token)| draft == token);
+            *said += right.count() + 1;
+        }
+    }
+}
+
+/// Numbers below 1,000 in no order (the finaliser of MurmurHash3).
+fn scattered(i: u32) -> u32 {
+    let mut x = i.wrapping_mul(0x9e37_79b9);
+    for factor in [0x85eb_ca6b, 0xc2b2_ae35_u32] {
+        x = (x ^ (x >> 15)).wrapping_mul(factor);
+    }
+    (x ^ (x >> 16)) % 1000
+}
+
+#[test]
+fn drafts_cost_next_to_nothing_where_they_do_not_pay() {
+    let new = |i| scattered(i + 100_000);
+    // Nearly every pair came before, and says nothing of what follows.
+    let misleading = |i| scattered(i + 200_000) % 16;
+    let copied = |i| if i % 32 == 31 { scattered(i + 300_000) } else { scattered(i % PROMPT) };
+    for row in [0.02, 0.1, 0.3, 0.6, 0.9, 1.0] {
+        for streams in [1, 8, 32] {
+            for noise in [0.0, 0.1] {
+                let shares = [share(streams, row, noise, new), share(streams, row, noise, misleading), share(streams, row, noise, copied)];
+                let worst = shares.iter().copied().fold(0.0, f64::max);
+                assert!(worst <= 1.02, "{streams} streams, a row {row} of a step, noise {noise}: new, misleading, copied {shares:.3?}");
+            }
+        }
+    }
+    // Where rows are cheap, they are found to pay, however many there are.
+    let shares = [1, 8, 32].map(|streams| share(streams, 0.02, 0.1, copied));
+    assert!(shares[0] < 0.2 && shares[1] < 0.5 && shares[2] < 0.8, "{shares:?}");
+}

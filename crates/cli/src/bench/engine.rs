@@ -82,19 +82,36 @@ fn in_engine(model: &Arc<Model>, threads: usize) -> Result<f64, Failure> {
         end_tokens: Vec::new(),
         constraint: None,
     };
-    let times = token_times(model, threads, Speculation::Off, request)?;
+    let (times, _) = token_times(model, threads, Speculation::Off, request)?;
     Ok(median_us(times.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs_f64()).collect()))
 }
 
-/// Seconds per token of one request, from its first token to its last.
-pub(super) fn timed(model: &Arc<Model>, threads: usize, speculation: Speculation, request: GenerateRequest) -> Result<f64, Failure> {
-    let times = token_times(model, threads, speculation, request)?;
-    let (Some(first), Some(last)) = (times.first(), times.last()) else { return Err(Failure::new("the engine gave no tokens")) };
-    Ok(last.duration_since(*first).as_secs_f64() / (times.len().max(2) - 1) as f64)
+/// Tokens that were guessed and computed for it, and those that were drawn then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Drafted {
+    pub(super) tokens: u64,
+    pub(super) right: u64,
 }
 
-/// When each token of a request came.
-fn token_times(model: &Arc<Model>, threads: usize, speculation: Speculation, request: GenerateRequest) -> Result<Vec<Instant>, Failure> {
+/// Seconds per token of one request, from its first token to its last, and its drafts.
+pub(super) fn timed(
+    model: &Arc<Model>,
+    threads: usize,
+    speculation: Speculation,
+    request: GenerateRequest,
+) -> Result<(f64, Drafted), Failure> {
+    let (times, drafted) = token_times(model, threads, speculation, request)?;
+    let (Some(first), Some(last)) = (times.first(), times.last()) else { return Err(Failure::new("the engine gave no tokens")) };
+    Ok((last.duration_since(*first).as_secs_f64() / (times.len().max(2) - 1) as f64, drafted))
+}
+
+/// When each token of a request came, and its drafts.
+fn token_times(
+    model: &Arc<Model>,
+    threads: usize,
+    speculation: Speculation,
+    request: GenerateRequest,
+) -> Result<(Vec<Instant>, Drafted), Failure> {
     let config = Config { threads, memory_budget_bytes: u64::MAX / 2, kv_bytes: 256 << 20, speculation, ..Config::default() };
     let engine = Engine::start(config, Arc::new(Ready(model.clone())));
     let wanted = request.max_tokens as usize * request.samples as usize;
@@ -110,7 +127,12 @@ fn token_times(model: &Arc<Model>, threads: usize, speculation: Speculation, req
     if times.len() < wanted {
         return Err(Failure::new(format!("the engine gave {} tokens of {wanted}", times.len())));
     }
-    Ok(times)
+    // The engine counts a request a moment after its last token.
+    while engine.handle().status().running > 0 {
+        std::thread::yield_now();
+    }
+    let status = engine.handle().status();
+    Ok((times, Drafted { tokens: status.drafted_tokens, right: status.accepted_tokens }))
 }
 
 fn prompt(model: &Model) -> Vec<u32> {

@@ -27,7 +27,11 @@ impl Llama {
 
     /// Puts llama.cpp's tokens/s into the rows that it has a benchmark for.
     pub(super) fn measure(&self, rows: &mut [Row]) -> Result<(), Failure> {
-        let prompts = list(rows.iter().filter_map(|r| if let Work::Prefill(tokens) = r.work { Some(tokens) } else { None }));
+        let mut prompts = list(rows.iter().filter_map(|r| if let Work::Prefill(tokens) = r.work { Some(tokens) } else { None }));
+        if prompts.is_empty() {
+            // None.
+            prompts.push('0');
+        }
         let decoded = DECODED.to_string();
         let text = self.run(&self.bench, &["-p", &prompts, "-n", &decoded, "-r", "1", "-o", "json"])?;
         let found: Value = serde_json::from_str(&text).map_err(|e| Failure::because("llama-bench printed no JSON", e))?;

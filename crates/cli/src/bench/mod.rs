@@ -32,7 +32,7 @@ pub(crate) enum Work {
     Prefill(usize),
     /// One token for each of so many streams, over so many adapters (0: the bare base).
     Decode { streams: usize, adapters: usize },
-    /// One token behind so many.
+    /// The last tokens of a context of so many.
     Context(usize),
     /// The last page of a prompt of so many tokens, the rest of which is in the cache, against the whole prompt.
     Cached(usize),
@@ -60,12 +60,13 @@ const FULL: [Work; 9] = [
     Work::Engine,
 ];
 /// What `--speculation` measures alone.
-const DRAFTS: [Work; 5] = [
+const DRAFTS: [Work; 6] = [
     Work::Drafts { answer: Answer::Copy, streams: 1 },
     Work::Drafts { answer: Answer::Traps, streams: 1 },
     Work::Drafts { answer: Answer::New, streams: 1 },
     Work::Drafts { answer: Answer::Copy, streams: 8 },
     Work::Drafts { answer: Answer::Traps, streams: 8 },
+    Work::Drafts { answer: Answer::New, streams: 8 },
 ];
 
 impl Work {
@@ -104,6 +105,34 @@ pub(crate) struct Row {
     theirs: Option<f64>,
     /// What the engine's token is made of.
     costs: Option<engine::Costs>,
+    /// What a long context takes.
+    context: Option<Context>,
+    /// What was drafted.
+    drafted: Option<engine::Drafted>,
+}
+
+impl Row {
+    fn new(work: Work, tokens_per_s: f64, (reached, limit): (f64, f64), unit: &'static str) -> Self {
+        Self { work, tokens_per_s, reached, limit, unit, theirs: None, costs: None, context: None, drafted: None }
+    }
+}
+
+/// Keys and values of a long context.
+#[derive(Debug, Clone, Copy)]
+struct Context {
+    tokens: usize,
+    /// As a server counts them.
+    kv_bytes: u64,
+    /// What the process grew by as they were written.
+    resident_bytes: u64,
+    /// What a token takes longer than one behind a page.
+    seconds: f64,
+}
+
+impl Context {
+    fn gb_per_s(&self) -> f64 {
+        self.kv_bytes as f64 / self.seconds / 1e9
+    }
 }
 
 /// Measures and prints.
@@ -124,13 +153,20 @@ pub fn run(args: &Bench, global: &Global) -> Result<(), Failure> {
         Some(kv) => model.with_kv_type(kv.into()),
         None => model,
     });
-    let mut works = if args.speculation { DRAFTS.to_vec() } else { SHORT.to_vec() };
+    let mut works = match args.context {
+        Some(tokens) => vec![Work::Context(context(&model, tokens)?)],
+        None if args.speculation => DRAFTS.to_vec(),
+        None => SHORT.to_vec(),
+    };
     if args.full {
         works.extend(FULL);
         works.extend(DRAFTS);
     }
     if args.train {
         works.extend([Work::Train(false), Work::Train(true), Work::TrainGroup]);
+    }
+    if let Some(part) = &args.only {
+        works.retain(|work| work.name().contains(part));
     }
     let mut rounds: Vec<Vec<Row>> = Vec::new();
     for round in 0..args.rounds {
@@ -151,6 +187,15 @@ pub fn run(args: &Bench, global: &Global) -> Result<(), Failure> {
     if json { print_json(args, &cpu, &model, &rows) } else { print_table(args, &cpu, &model, &rows) }
 }
 
+/// A context that the model has, with room for the tokens that are timed.
+fn context(model: &Model, tokens: usize) -> Result<usize, Failure> {
+    let (least, most) = (sampling::SHORTEST, model.architecture().context_length);
+    if (least..=most).contains(&tokens) {
+        return Ok(tokens);
+    }
+    Err(Failure::new(format!("--context {tokens}: this model's contexts are measured from {least} to {most} tokens")))
+}
+
 fn print_json(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<(), Failure> {
     let rows: Vec<_> = rows
         .iter()
@@ -159,7 +204,9 @@ fn print_json(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<()
                 "what": r.work.name(), "tokens_per_s": r.tokens_per_s, "reached": r.reached, "limit": r.limit, "unit": r.unit,
                 "share": r.reached / r.limit, "llama_tokens_per_s": r.theirs, "ratio": r.theirs.map(|theirs| r.tokens_per_s / theirs),
                 "step_us": r.costs.map(|c| c.step_us), "draw_us": r.costs.map(|c| c.draw_us),
-                "engine_overhead_us": r.costs.map(|c| c.overhead_us()),
+                "engine_overhead_us": r.costs.map(|c| c.overhead_us()), "kv_bytes": r.context.map(|c| c.kv_bytes),
+                "kv_resident_bytes": r.context.map(|c| c.resident_bytes), "kv_gb_per_s": r.context.map(|c| c.gb_per_s()),
+                "drafted": r.drafted.map(|d| d.tokens), "drafted_right": r.drafted.map(|d| d.right),
             })
         })
         .collect();
@@ -200,6 +247,19 @@ fn print_table(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<(
             costs.overhead_us()
         );
     }
+    for (row, drafted) in rows.iter().filter_map(|r| Some((r, r.drafted?))) {
+        println!("{}: {} tokens drafted, {} of them right", row.work.name(), drafted.tokens, drafted.right);
+    }
+    for context in rows.iter().filter_map(|r| r.context) {
+        println!(
+            "{} tokens: keys and values {}, resident for them {}; read in {:.1} ms a token, at {:.1} GB/s",
+            context.tokens,
+            output::bytes(context.kv_bytes),
+            output::bytes(context.resident_bytes),
+            1e3 * context.seconds,
+            context.gb_per_s()
+        );
+    }
     println!("weights {}, peak resident {}", output::bytes(model.bytes()), output::bytes(resident_bytes()));
     Ok(())
 }
@@ -209,14 +269,8 @@ fn measure(cpu: &Cpu, model: &Arc<Model>, sampling: &mut Sampling<'_>, work: Wor
     let table = (a.vocab * a.hidden) as f64;
     // Parameters that a token multiplies: all but an embedding table that is only looked up.
     let inner = a.parameters() as f64 - if a.tied { table } else { 2.0 * table };
-    let row = |tokens: f64, seconds: f64, reached: f64, limit: f64, unit| Row {
-        work,
-        tokens_per_s: tokens / seconds,
-        reached: reached / seconds / 1e9,
-        limit,
-        unit,
-        theirs: None,
-        costs: None,
+    let row = |tokens: f64, seconds: f64, reached: f64, limit: f64, unit| {
+        Row::new(work, tokens / seconds, (reached / seconds / 1e9, limit), unit)
     };
     Ok(match work {
         Work::Prefill(tokens) => {
@@ -237,35 +291,29 @@ fn measure(cpu: &Cpu, model: &Arc<Model>, sampling: &mut Sampling<'_>, work: Wor
             }
         }
         Work::Context(tokens) => {
-            let seconds = sampling.decode(cpu, 1, 0, tokens) / sampling::DECODED as f64;
-            let bytes = read_per_step(model) + (model.kv_bytes_per_page() * tokens / tiger_model::PAGE_TOKENS) as f64;
-            row(1.0, seconds, bytes, limits::read_bandwidth(cpu), "GB/s")
+            let [near, far, grown] = sampling.behind(cpu, tokens);
+            let kv_bytes = (model.kv_bytes_per_page() * tokens.div_ceil(tiger_model::PAGE_TOKENS)) as u64;
+            let context = Context { tokens, kv_bytes, resident_bytes: grown as u64, seconds: far - near };
+            let row = row(1.0, far, read_per_step(model) + kv_bytes as f64, limits::read_bandwidth(cpu), "GB/s");
+            Row { context: Some(context), ..row }
         }
         Work::Cached(tokens) => {
             let [whole, last] = sampling.cached(cpu, tokens);
-            Row { work, tokens_per_s: 1.0 / last, reached: 1e3 * last, limit: 1e3 * whole, unit: "ms", theirs: None, costs: None }
+            Row::new(work, 1.0 / last, (1e3 * last, 1e3 * whole), "ms")
         }
         Work::Engine => {
             let costs = engine::costs(cpu, model)?;
-            let bare_us = costs.step_us + costs.draw_us;
-            Row {
-                work,
-                tokens_per_s: 1e6 / costs.engine_us,
-                reached: bare_us,
-                limit: costs.engine_us,
-                unit: "us",
-                theirs: None,
-                costs: Some(costs),
-            }
+            let row = Row::new(work, 1e6 / costs.engine_us, (costs.step_us + costs.draw_us, costs.engine_us), "us");
+            Row { costs: Some(costs), ..row }
         }
         Work::Drafts { answer, streams } => {
-            let [with, without] = speculation::seconds_per_token(model, cpu.threads(), answer, streams)?;
-            Row { work, tokens_per_s: 1.0 / with, reached: 1e6 * with, limit: 1e6 * without, unit: "us", theirs: None, costs: None }
+            let ([with, without], drafted) = speculation::seconds_per_token(model, cpu.threads(), answer, streams)?;
+            Row { drafted: Some(drafted), ..Row::new(work, 1.0 / with, (1e6 * with, 1e6 * without), "us") }
         }
         Work::TrainGroup => {
             let [together, apart] = training::group_seconds(cpu, model);
             let tokens = (training::GROUP * (training::GROUP_PROMPT + training::GROUP_ANSWER)) as f64;
-            Row { work, tokens_per_s: tokens / together, reached: together, limit: apart, unit: "s", theirs: None, costs: None }
+            Row::new(work, tokens / together, (together, apart), "s")
         }
         Work::Train(checkpointed) => {
             let seconds = training::seconds(cpu, model, checkpointed);
@@ -302,9 +350,14 @@ fn medians(rounds: &[Vec<Row>]) -> Vec<Row> {
         .collect()
 }
 
-/// Largest resident set so far, from the kernel.
+/// Largest resident set so far.
 fn resident_bytes() -> u64 {
+    status_bytes("VmHWM:")
+}
+
+/// A size of this process, from the kernel.
+fn status_bytes(name: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0 kB");
     line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0) * 1024
 }

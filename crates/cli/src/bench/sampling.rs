@@ -8,6 +8,8 @@ use tiger_model::{Adapter, Kv, Model, PAGE_TOKENS, PageId, Segment, Step, Worksp
 /// Tokens of each stream before decoding, and tokens decoded per round.
 pub(super) const PROMPT: usize = 64;
 pub(super) const DECODED: usize = 16;
+/// Shortest context whose last tokens can be timed.
+pub(super) const SHORTEST: usize = PAGE_TOKENS + DECODED;
 /// Rank of the adapters.
 const RANK: usize = 16;
 /// Rows of a step of a long prompt.
@@ -56,6 +58,16 @@ impl<'a> Sampling<'a> {
             self.step(cpu, streams, adapters, context + i, each);
         }
         started.elapsed().as_secs_f64()
+    }
+
+    /// Seconds of a token behind a page, of one of the last [`DECODED`] of a context of so many, and bytes that the process grew by for it.
+    pub(super) fn behind(&mut self, cpu: &Cpu, tokens: usize) -> [f64; 3] {
+        let near = self.decode(cpu, 1, 0, PAGE_TOKENS);
+        self.kv = Kv::new(self.model, 0);
+        let before = super::status_bytes("VmRSS:");
+        let far = self.decode(cpu, 1, 0, tokens - DECODED);
+        let grown = super::status_bytes("VmRSS:").saturating_sub(before);
+        [near / DECODED as f64, far / DECODED as f64, grown as f64]
     }
 
     /// Seconds of a whole prompt, and of its last page alone.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tiger_engine::{BaseId, Constraint, GenerateRequest, Sampling, Speculation, TokenMask};
 use tiger_model::Model;
 
-use super::engine::timed;
+use super::engine::{Drafted, timed};
 use crate::failure::Failure;
 
 /// Tokens of the prompt and of the answer.
@@ -73,8 +73,8 @@ impl Constraint for Script {
     }
 }
 
-/// Seconds per token of so many streams together with drafts, and without.
-pub(super) fn seconds_per_token(model: &Arc<Model>, threads: usize, answer: Answer, streams: u32) -> Result<[f64; 2], Failure> {
+/// Seconds per token of so many streams together with drafts, and without; the drafts.
+pub(super) fn seconds_per_token(model: &Arc<Model>, threads: usize, answer: Answer, streams: u32) -> Result<([f64; 2], Drafted), Failure> {
     let vocab = model.architecture().vocab;
     let prompt: Vec<u32> = (0..PROMPT).map(|i| noise(i) % vocab as u32).collect();
     let ask = |speculation| {
@@ -94,8 +94,9 @@ pub(super) fn seconds_per_token(model: &Arc<Model>, threads: usize, answer: Answ
         };
         timed(model, threads, speculation, request)
     };
-    let without = ask(Speculation::Off)?;
-    Ok([ask(Speculation::Auto)?, without])
+    let (without, _) = ask(Speculation::Off)?;
+    let (with, drafted) = ask(Speculation::Auto)?;
+    Ok(([with, without], drafted))
 }
 
 /// Numbers without an order, the same on every machine (the finaliser of MurmurHash3).

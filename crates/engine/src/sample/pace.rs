@@ -10,8 +10,10 @@ const NEWEST: f64 = 0.125;
 /// Steps for which a measurement counts. A number of rows that did not pay is measured again so seldom that the attempt costs nothing.
 const FRESH_STEPS: u64 = 1024;
 
-/// What a row more is thought to cost, as a share of the step, until it is measured: little, so that it is tried.
+/// What a row more is thought to cost until it is measured, as a share of the step and of a row's even part of it: little, so that it is
+/// tried.
 const UNKNOWN_ROW: f64 = 0.05;
+const UNKNOWN_PART: f64 = 0.5;
 
 /// Gain in tokens a second below which no rows are drafted: less is noise of the clock.
 const LEAST_GAIN: f64 = 1.03;
@@ -57,7 +59,7 @@ impl Pace {
         }
         let Some(bare) = self.fresh(rows) else { return 0 };
         let (mut below, mut above) = ((rows, bare), self.next(rows));
-        let mut slope = UNKNOWN_ROW * bare;
+        let mut slope = UNKNOWN_ROW.min(UNKNOWN_PART / certain) * bare;
         let (mut best, mut best_rate, mut tokens) = (0, LEAST_GAIN * certain / bare, certain);
         for (i, odds) in odds.enumerate() {
             let count = rows + i + 1;

@@ -71,10 +71,10 @@ fn run_tasks<E: Element>(cpu: &Cpu, shape: &AttentionShape, q: Rows, cache: Cach
     cpu.run(parts.len() * shape.kv_heads, &|i| {
         let (segment, tokens) = &parts[i / shape.kv_heads];
         let head = i % shape.kv_heads;
-        let values = shape.kv_heads * kv_shape.k_elements() + head * kv_shape.v_elements();
+        let keys = head * kv_shape.head_elements();
         let task = Task {
-            k: &cache.data[head * kv_shape.k_elements()..],
-            v: &cache.data[values..],
+            k: &cache.data[keys..],
+            v: &cache.data[keys + kv_shape.k_elements()..],
             scales: cache.scales.map(|scales| &scales[head * 2 * PAGE_TOKENS..]),
             pages: segment.pages,
             shape: kv_shape,

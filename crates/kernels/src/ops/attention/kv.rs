@@ -44,9 +44,13 @@ impl KvShape {
     pub(super) fn v_elements(&self) -> usize {
         PAGE_TOKENS * self.padded_dim()
     }
+    /// Elements of one head in one page, its keys, then its values.
+    pub(super) fn head_elements(&self) -> usize {
+        self.k_elements() + self.v_elements()
+    }
     /// Elements of one page.
     pub(super) fn page_elements(&self) -> usize {
-        self.kv_heads * (self.k_elements() + self.v_elements())
+        self.kv_heads * self.head_elements()
     }
     /// Scales of one page of integers: per head those of its sixteen keys, then of its sixteen values.
     pub(super) fn page_scales(&self) -> usize {
@@ -62,8 +66,8 @@ pub(super) enum Storage {
     Int8 { values: Vec<i8>, scales: Vec<f32> },
 }
 
-/// One layer's pages: per page the keys \[Hkv\]\[D\]\[16\] (sixteen positions side by side), then the values \[Hkv\]\[16\]\[D padded to 16\];
-/// integers have their scales \[Hkv\]\[keys, values\]\[16\] in memory of their own.
+/// One layer's pages: per page and head the keys \[D\]\[16\] (sixteen positions side by side), then the values \[16\]\[D padded to 16\], for
+/// memory is read faster in few long pieces; integers have their scales \[Hkv\]\[keys, values\]\[16\] in memory of their own.
 /// The memory comes zeroed from the operating system, so pages never written cost none.
 #[derive(Debug)]
 pub struct KvLayer {
@@ -196,13 +200,12 @@ fn store_floats<E: Float>(cpu: &Cpu, data: Shared<E>, shape: KvShape, kv: [Rows;
         let at = page.0 as usize * shape.page_elements();
         // SAFETY: a page is written by one task.
         let page_data = unsafe { data.slice(at..at + shape.page_elements()) };
-        let (keys, values) = page_data.split_at_mut(shape.kv_heads * shape.k_elements());
         for position in positions {
             let lane = position % PAGE_TOKENS;
             let [k, v] = kv.map(|x| x.row(segment.row_of(position), shape.kv_heads * d));
-            for head in 0..shape.kv_heads {
-                let keys = &mut keys[head * shape.k_elements()..(head + 1) * shape.k_elements()];
-                let values = &mut values[head * shape.v_elements() + lane * padded..][..d];
+            for (head, data) in page_data.chunks_exact_mut(shape.head_elements()).enumerate() {
+                let (keys, values) = data.split_at_mut(shape.k_elements());
+                let values = &mut values[lane * padded..][..d];
                 for i in 0..d {
                     keys[i * PAGE_TOKENS + lane] = E::from_f32(k[head * d + i]);
                     values[i] = E::from_f32(v[head * d + i]);
@@ -216,17 +219,16 @@ fn store_floats<E: Float>(cpu: &Cpu, data: Shared<E>, shape: KvShape, kv: [Rows;
 /// with a value that is not finite gets a scale that is NaN, so that it is not hidden.
 fn store_integers(shape: &KvShape, [k, v]: [&[f32]; 2], position: usize, data: &mut [i8], scales: &mut [f32]) {
     let (d, padded, lane) = (shape.head_dim, shape.padded_dim(), position % PAGE_TOKENS);
-    let (keys, values) = data.split_at_mut(shape.kv_heads * shape.k_elements());
-    for head in 0..shape.kv_heads {
+    for (head, data) in data.chunks_exact_mut(shape.head_elements()).enumerate() {
+        let (keys, values) = data.split_at_mut(shape.k_elements());
         let (k, v) = (&k[head * d..][..d], &v[head * d..][..d]);
         let scales = &mut scales[head * 2 * PAGE_TOKENS..][..2 * PAGE_TOKENS];
-        let keys = &mut keys[head * shape.k_elements()..][..shape.k_elements()];
         let inverse = scale_of(k, &mut scales[lane]);
         for (column, x) in keys.chunks_exact_mut(PAGE_TOKENS).zip(k) {
             column[lane] = (x * inverse).round_ties_even() as i8;
         }
         let inverse = scale_of(v, &mut scales[PAGE_TOKENS + lane]);
-        for (value, x) in values[head * shape.v_elements() + lane * padded..].iter_mut().zip(v) {
+        for (value, x) in values[lane * padded..].iter_mut().zip(v) {
             *value = (x * inverse).round_ties_even() as i8;
         }
     }

@@ -91,8 +91,8 @@ impl<'a, E: Element> Packed<'a, E> {
                     start: segment.start,
                     segment,
                     segment_index,
-                    k: &data[kv_head * kv_shape.k_elements()..],
-                    v: &data[shape.kv_heads * kv_shape.k_elements() + kv_head * kv_shape.v_elements()..],
+                    k: &data[kv_head * kv_shape.head_elements()..],
+                    v: &data[kv_head * kv_shape.head_elements() + kv_shape.k_elements()..],
                     scales: scales.map(|scales| &scales[kv_head * 2 * PAGE_TOKENS..]),
                     first_tile: tiles,
                 };
