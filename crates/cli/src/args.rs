@@ -508,9 +508,16 @@ pub struct Bench {
     /// Threads [default: all cores]
     #[arg(long)]
     pub threads: Option<usize>,
-    /// Measure training too: LoRA rank 16, 8 sequences of 256 tokens, and 8 answers of 64 tokens to one prompt of 1,024
+    /// Measure training (with --full, too; else alone): a step of LoRA rank 16 on sequences of 256 tokens, and 8 answers of 64 tokens to one
+    /// prompt of 1,024
     #[arg(long)]
     pub train: bool,
+    /// Sequences of a step of training
+    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64), requires = "train")]
+    pub sequences: u32,
+    /// Python interpreter with PyTorch, transformers and PEFT, to train the same shape in turns with ours (not the answers to one prompt)
+    #[arg(long, value_name = "INTERPRETER", requires = "train", conflicts_with = "full")]
+    pub python: Option<PathBuf>,
     /// Measure more: a longer prompt, many streams, adapters, a long context, a cached prompt, drafts
     #[arg(long)]
     pub full: bool,

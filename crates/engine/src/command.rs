@@ -53,7 +53,7 @@ pub struct Config {
     /// Most tokens computed in a training micro-batch. A longer single sequence is its own, and responses that share a longer prompt may
     /// have as many tokens as they share.
     pub micro_batch_tokens: usize,
-    /// Bytes of activations kept in a training micro-batch; above it layers are checkpointed. A sixteenth of it may keep what the parent
+    /// Bytes of activations kept in a training micro-batch; the layers that do not fit are checkpointed. A sixteenth of it may keep what the parent
     /// says from step to step.
     pub activation_bytes: u64,
     /// Whether likely continuations are computed ahead. It changes no result, only time.

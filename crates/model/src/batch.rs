@@ -48,10 +48,13 @@ pub struct Workspace {
     pub(crate) x: Vec<f32>,
     pub(crate) layer: LayerBuffers,
     pub(crate) norm: Vec<f32>,
-    pub(crate) activation: Vec<f32>,
+    /// [T, F] of a layer, or some rows of [R, V] of the head: never needed at once, and each among the largest.
+    pub(crate) wide: Vec<f32>,
     pub(crate) masked: Vec<f32>,
-    pub(crate) logits: Vec<f32>,
     pub(crate) logits_reference: Vec<f32>,
+    /// Of layers that a backward is through with, and their inputs: the next forward fills them again instead of touching fresh pages.
+    pub(crate) spare: Vec<LayerBuffers>,
+    pub(crate) spare_inputs: Vec<Vec<f32>>,
     /// One layer of pages for training: every sequence of a batch is computed in it from its start.
     pub(crate) train_kv: Option<KvLayer>,
 }
@@ -180,7 +183,7 @@ impl Model {
         let [.., h_gate, h_up, h_down] = &mut buffers.h;
         let modules = &mut [(Module::Gate, 0, h_gate), (Module::Up, a.ffn, h_up)];
         project.run(norm, &layer.gate_up, layer.gate_up_bias.as_deref(), (&mut buffers.gate_up, Epilogue::Store), modules);
-        let activation = &mut workspace.activation;
+        let activation = &mut workspace.wide;
         resize(activation, rows.count * a.ffn);
         swiglu(cpu, &buffers.gate_up, a.ffn, activation);
         project.run(activation, &layer.down, layer.down_bias.as_deref(), (x, Epilogue::Add), &mut [(Module::Down, 0, h_down)]);

@@ -69,10 +69,22 @@ pub struct Dropout {
 pub enum Keep {
     /// All that the backward reads.
     All,
-    /// Layer inputs; the backward computes each layer again (checkpointing).
-    LayerInputs,
+    /// All that the backward reads of the last so many layers, the inputs of the others: those it computes again (checkpointing). The first
+    /// layer kept costs no memory, for a layer at a time is whole in any case.
+    Last(usize),
     /// Nothing: scoring only.
     Nothing,
+}
+
+impl Keep {
+    /// Whether layer `index` of `layers` keeps all that its backward reads.
+    fn whole(self, index: usize, layers: usize) -> bool {
+        match self {
+            Keep::All => true,
+            Keep::Last(count) => index + count >= layers,
+            Keep::Nothing => false,
+        }
+    }
 }
 
 /// A forward's results. `hidden` is after the final norm, [targets, C].
@@ -83,6 +95,7 @@ pub struct Saved {
     keep: Keep,
     /// Each layer's input [T, C].
     inputs: Vec<Vec<f32>>,
+    /// What the last layers keep besides.
     layers: Vec<LayerBuffers>,
     /// [T, C], before the final norm.
     last: Vec<f32>,
@@ -151,12 +164,16 @@ impl TrainBatch {
         self.segments.len() - 1
     }
 
-    /// Bytes that `Keep::All` keeps for this batch.
-    pub fn activation_bytes(&self, model: &Model, rank: usize) -> u64 {
+    /// The most that can be kept of this batch in so many bytes; the last layer and the others' inputs, however many they are.
+    pub fn keep_within(&self, bytes: u64, model: &Model, rank: usize) -> Keep {
         let a = model.architecture();
         let qkv = (a.heads + 2 * a.kv_heads) * a.head_dim;
-        let per_token = 2 * a.hidden + qkv + a.heads * (a.head_dim + 1) + 2 * a.ffn + 7 * rank.next_multiple_of(16);
-        4 * (self.tokens.len() * a.layers * per_token) as u64
+        let per_token = a.hidden + qkv + a.heads * (a.head_dim + 1) + 2 * a.ffn + 7 * rank.next_multiple_of(16);
+        let [input, besides] = [a.hidden, per_token].map(|values| 4 * (self.tokens.len() * values).max(1) as u64);
+        match usize::try_from(bytes.saturating_sub(input * a.layers as u64) / besides) {
+            Ok(layers) if layers < a.layers => Keep::Last(layers.max(1)),
+            _ => Keep::All,
+        }
     }
 }
 
@@ -167,9 +184,9 @@ impl Model {
         let mut scores = vec![RowScore::default(); targets.len()];
         let rows = self.logit_chunk_rows();
         for ((hidden, targets), scores) in hidden.chunks(rows * c).zip(targets.chunks(rows)).zip(scores.chunks_mut(rows)) {
-            self.logits(cpu, hidden, &mut workspace.logits);
+            self.logits(cpu, hidden, &mut workspace.wide);
             let tokens: Vec<u32> = targets.iter().map(|t| t.token).collect();
-            score_rows(cpu, &workspace.logits, self.architecture.vocab, &tokens, scores);
+            score_rows(cpu, &workspace.wide, self.architecture.vocab, &tokens, scores);
         }
         scores
     }
@@ -191,15 +208,21 @@ impl<'a> TrainPass<'a> {
         let mut buffers = std::mem::take(&mut workspace.layer);
         for index in 0..model.layers.len() {
             if keep != Keep::Nothing {
-                let mut input = Vec::new();
+                let mut input = workspace.spare_inputs.pop().unwrap_or_default();
                 copy(&x, &mut input);
                 saved.inputs.push(input);
             }
-            let io = LayerIo { x: &mut x, buffers: &mut buffers, keep: keep == Keep::All };
+            let whole = keep.whole(index, model.layers.len());
+            let io = LayerIo { x: &mut x, buffers: &mut buffers, keep: whole };
             model.layer_forward(&rows, index, &mut kv, io, workspace);
-            if keep == Keep::All {
-                saved.layers.push(std::mem::take(&mut buffers));
+            if whole {
+                saved.layers.push(std::mem::replace(&mut buffers, workspace.spare.pop().unwrap_or_default()));
             }
+        }
+        if keep != Keep::Nothing {
+            // Those that this batch has no use for would only take room.
+            workspace.spare.clear();
+            workspace.spare_inputs.clear();
         }
         workspace.layer = buffers;
         workspace.train_kv = Some(kv);
@@ -225,7 +248,7 @@ impl<'a> TrainPass<'a> {
         for first in (0..targets.len()).step_by(rows) {
             let part = first..(first + rows).min(targets.len());
             let hidden = part.start * c..part.end * c;
-            let logits = &mut workspace.logits;
+            let logits = &mut workspace.wide;
             model.logits(cpu, &saved.hidden[hidden.clone()], logits);
             let tokens: Vec<u32> = targets[part.clone()].iter().map(|t| t.token).collect();
             score_rows(cpu, logits, v, &tokens, &mut head.scores[part.clone()]);
@@ -257,26 +280,34 @@ impl<'a> TrainPass<'a> {
     /// Without an adapter, or on a `Saved` that kept nothing: a trainable tensor without a gradient is our error.
     pub fn backward(&self, saved: Saved, head: &HeadGradient, gradients: &mut AdapterGradients, workspace: &mut Workspace) {
         assert!(self.adapter.is_some() && saved.keep != Keep::Nothing, "a backward needs an adapter and a kept forward");
-        let mut dx = self.final_norm_backward(&saved.last, &head.d_hidden);
+        let Saved { hidden, mut inputs, mut layers, last, .. } = saved;
+        drop(hidden);
+        let mut dx = self.final_norm_backward(last, &head.d_hidden);
         let tables = self.page_tables();
         let (rows, mut kv) = self.start(&tables, workspace);
-        let Saved { inputs, mut layers, keep, .. } = saved;
-        let (mut scratch, mut x) = (Gradients::default(), Vec::new());
-        for (index, input) in inputs.iter().enumerate().rev() {
-            let buffers = if keep == Keep::All {
-                layers.pop().unwrap_or_default()
-            } else {
-                copy(input, &mut x);
-                let mut buffers = std::mem::take(&mut workspace.layer);
-                self.model.layer_forward(&rows, index, &mut kv, LayerIo { x: &mut x, buffers: &mut buffers, keep: true }, workspace);
-                buffers
+        let mut scratch = Gradients::default();
+        while let Some(input) = inputs.pop() {
+            let index = inputs.len();
+            let mut buffers = match layers.pop() {
+                Some(kept) => kept,
+                None => {
+                    let mut x = std::mem::take(&mut workspace.x);
+                    copy(&input, &mut x);
+                    let mut buffers = std::mem::take(&mut workspace.layer);
+                    self.model.layer_forward(&rows, index, &mut kv, LayerIo { x: &mut x, buffers: &mut buffers, keep: true }, workspace);
+                    workspace.x = x;
+                    buffers
+                }
             };
-            let mut layer = LayerBackward { pass: self, rows: &rows, index, input, buffers: &buffers, scratch: &mut scratch };
+            let mut layer = LayerBackward { pass: self, rows: &rows, index, input: &input, buffers: &mut buffers, scratch: &mut scratch };
             layer.mlp(&mut dx, gradients, workspace);
             layer.attention(&mut dx, &mut kv, gradients, workspace);
-            if keep != Keep::All {
+            if layers.is_empty() {
                 workspace.layer = buffers;
+            } else {
+                workspace.spare.push(buffers);
             }
+            workspace.spare_inputs.push(input);
         }
         workspace.train_kv = Some(kv);
     }
@@ -317,13 +348,14 @@ impl<'a> TrainPass<'a> {
     }
 
     /// dL/dx after the last layer, [T, C]: zero but in the targets' rows.
-    fn final_norm_backward(&self, last: &[f32], d_hidden: &[f32]) -> Vec<f32> {
+    fn final_norm_backward(&self, last: Vec<f32>, d_hidden: &[f32]) -> Vec<f32> {
         let (model, rows) = (self.model, self.target_rows());
         let c = model.architecture.hidden;
-        let picked = pick_rows(last, &rows, c);
+        let picked = pick_rows(&last, &rows, c);
         let mut d_picked = vec![0.0; picked.len()];
         rmsnorm_backward(self.cpu, &picked, &model.norm, model.architecture.norm_eps, d_hidden, &mut d_picked);
-        let mut dx = zeros(last.len());
+        let mut dx = last;
+        dx.fill(0.0);
         for (row, from) in rows.iter().zip(d_picked.chunks_exact(c)) {
             dx[row * c..][..c].copy_from_slice(from);
         }
@@ -335,7 +367,6 @@ impl<'a> TrainPass<'a> {
 #[derive(Default)]
 struct Gradients {
     activation: Vec<f32>,
-    gate_up: Vec<f32>,
     norm: Vec<f32>,
     o: Vec<f32>,
     qkv: Vec<f32>,
@@ -348,7 +379,8 @@ struct LayerBackward<'a> {
     rows: &'a Rows<'a>,
     index: usize,
     input: &'a [f32],
-    buffers: &'a LayerBuffers,
+    /// Its gate_up becomes its gradient.
+    buffers: &'a mut LayerBuffers,
     scratch: &'a mut Gradients,
 }
 
@@ -357,16 +389,15 @@ impl LayerBackward<'_> {
     fn mlp(&mut self, dx: &mut [f32], gradients: &mut AdapterGradients, workspace: &mut Workspace) {
         let (model, cpu, count) = (self.pass.model, self.pass.cpu, self.rows.count);
         let (layer, a) = (&model.layers[self.index], &model.architecture);
-        let activation = &mut workspace.activation;
+        let activation = &mut workspace.wide;
         resize(activation, count * a.ffn);
         swiglu(cpu, &self.buffers.gate_up, a.ffn, activation);
         let mut d_activation = std::mem::take(&mut self.scratch.activation);
         resize(&mut d_activation, count * a.ffn);
         linear_backward_x(cpu, dx, &layer.down, &mut d_activation, Epilogue::Store);
         self.adapters(activation, (dx, a.hidden), &[(Module::Down, 0)], gradients, Some(&mut d_activation));
-        let mut d_gate_up = std::mem::take(&mut self.scratch.gate_up);
-        resize(&mut d_gate_up, count * 2 * a.ffn);
-        swiglu_backward(cpu, &self.buffers.gate_up, a.ffn, &d_activation, &mut d_gate_up);
+        let mut d_gate_up = std::mem::take(&mut self.buffers.gate_up);
+        swiglu_backward(cpu, &mut d_gate_up, a.ffn, &d_activation);
         let norm = &mut workspace.norm;
         resize(norm, count * a.hidden);
         rmsnorm(cpu, &self.buffers.x_middle, &layer.mlp_norm, a.norm_eps, norm);
@@ -376,7 +407,7 @@ impl LayerBackward<'_> {
         self.adapters(norm, (&d_gate_up, 2 * a.ffn), &[(Module::Gate, 0), (Module::Up, a.ffn)], gradients, Some(&mut d_norm));
         rmsnorm_backward(cpu, &self.buffers.x_middle, &layer.mlp_norm, a.norm_eps, &d_norm, dx);
         self.scratch.activation = d_activation;
-        self.scratch.gate_up = d_gate_up;
+        self.buffers.gate_up = d_gate_up;
         self.scratch.norm = d_norm;
     }
 
@@ -387,12 +418,13 @@ impl LayerBackward<'_> {
         let mut d_o = std::mem::take(&mut self.scratch.o);
         resize(&mut d_o, count * layer.o_width());
         linear_backward_x(cpu, dx, &layer.o, &mut d_o, Epilogue::Store);
-        self.adapters(&self.buffers.o, (dx, a.hidden), &[(Module::O, 0)], gradients, Some(&mut d_o));
+        let o = std::mem::take(&mut self.buffers.o);
+        self.adapters(&o, (dx, a.hidden), &[(Module::O, 0)], gradients, Some(&mut d_o));
         let [qkv, k, v] = [0, columns.k, columns.v].map(|column| rows::Rows { data: &self.buffers.qkv, stride: columns.stride, column });
         attention::kv_store(cpu, kv, k, v, &self.rows.segments);
         let mut d_qkv = std::mem::take(&mut self.scratch.qkv);
         resize(&mut d_qkv, count * columns.stride);
-        let saved = AttentionSaved { qkv, o: &self.buffers.o, lse: &self.buffers.lse, d_o: &d_o };
+        let saved = AttentionSaved { qkv, o: &o, lse: &self.buffers.lse, d_o: &d_o };
         let read = KvRead { layer: kv, segments: &self.rows.segments };
         attention::attention_backward(cpu, &model.attention_shape(), read, saved, &mut d_qkv);
         model.rotate(self.rows, &mut d_qkv, Turn::Backward);
@@ -411,6 +443,7 @@ impl LayerBackward<'_> {
         if !lowest {
             rmsnorm_backward(cpu, self.input, &layer.attention_norm, a.norm_eps, &d_norm, dx);
         }
+        self.buffers.o = o;
         self.scratch.o = d_o;
         self.scratch.qkv = d_qkv;
         self.scratch.norm = d_norm;

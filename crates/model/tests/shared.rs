@@ -138,10 +138,23 @@ fn threads_and_checkpoints_change_no_bit() {
         let model = model(precision, kv_type);
         let want = train(&Cpu::new(1, None), &model, &batch, Keep::All);
         for threads in [2, 3] {
-            for keep in [Keep::All, Keep::LayerInputs] {
+            for keep in [Keep::All, Keep::Last(2), Keep::Last(1), Keep::Last(0)] {
                 let got = train(&Cpu::new(threads, None), &model, &batch, keep);
                 assert!(got.gradients == want.gradients && got.scores == want.scores, "{precision:?}, {threads} threads, {keep:?}");
             }
         }
     }
+}
+
+#[test]
+fn as_many_layers_are_kept_as_fit() {
+    let (batch, model) = (batch(true), model(Precision::Bf16, KvType::Bf16));
+    let keep = |bytes| batch.keep_within(bytes, &model, 8);
+    // Of three layers their inputs; of each that is whole q, k and v, o and its sums, gate and up, seven h of padded rank, the middle.
+    let row = 4 * batch.tokens.len() as u64;
+    let (inputs, layer) = (3 * 64 * row, (128 + 64 + 4 + 256 + 7 * 16 + 64) * row);
+    assert_eq!((keep(0), keep(inputs + layer)), (Keep::Last(1), Keep::Last(1)), "the last is whole in any case");
+    assert_eq!((keep(inputs + 2 * layer - 1), keep(inputs + 2 * layer)), (Keep::Last(1), Keep::Last(2)));
+    assert_eq!((keep(inputs + 3 * layer - 1), keep(inputs + 3 * layer)), (Keep::Last(2), Keep::All));
+    assert_eq!(keep(u64::MAX), Keep::All);
 }

@@ -1,9 +1,10 @@
 //! `tiger bench`: decode, prefill and training beside the machine's own limits, measured in the same run, and beside llama.cpp when its
-//! binary is given. Numbers only, no judgement. Knows no kernel and no scheduling: the engine's cost per token is measured elsewhere.
+//! binary is given, or PyTorch and PEFT when an interpreter is. Numbers only, no judgement. Knows no kernel and no scheduling: the engine's cost per token is measured elsewhere.
 
 mod engine;
 mod http;
 mod llama;
+mod peft;
 mod quality;
 mod sampling;
 mod shape;
@@ -22,8 +23,10 @@ use crate::failure::Failure;
 use crate::output;
 use crate::table::Table;
 use llama::Llama;
+use peft::{Peft, Step};
 use sampling::Sampling;
 use speculation::Answer;
+use training::Pass;
 
 /// One thing to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +43,8 @@ pub(crate) enum Work {
     Engine,
     /// Answers through the whole engine with drafts, against the same without.
     Drafts { answer: Answer, streams: u32 },
-    /// A step of training; true: only layer inputs are kept.
-    Train(bool),
+    /// A step of training on so many sequences.
+    Train { sequences: usize, pass: Pass },
     /// A training call with responses to one prompt, against the same responses one by one.
     TrainGroup,
 }
@@ -81,8 +84,14 @@ impl Work {
             Self::Engine => "engine, 1 stream".into(),
             Self::Drafts { answer, streams: 1 } => format!("drafts, {}", answer.name()),
             Self::Drafts { answer, streams } => format!("drafts, {} × {streams}", answer.name()),
-            Self::Train(false) => format!("train {} × {}", training::SEQUENCES, training::SEQUENCE),
-            Self::Train(true) => "train, checkpointed".into(),
+            Self::Train { sequences, pass } => {
+                let how = match pass {
+                    Pass::MicroBatches => "",
+                    Pass::Whole => ", one pass",
+                    Pass::Checkpointed => ", checkpointed",
+                };
+                format!("train {sequences} × {}{how}", training::SEQUENCE)
+            }
             Self::TrainGroup => {
                 format!("train {} × ({} + {}), shared", training::GROUP, training::GROUP_PROMPT, training::GROUP_ANSWER)
             }
@@ -101,20 +110,17 @@ pub(crate) struct Row {
     reached: f64,
     limit: f64,
     unit: &'static str,
-    /// Tokens/s of llama.cpp in the same round.
+    /// Largest resident set while it was measured.
+    peak_bytes: u64,
+    /// Tokens/s of llama.cpp or PEFT in the same round, and PEFT's memory.
     theirs: Option<f64>,
+    their_peak_bytes: Option<u64>,
     /// What the engine's token is made of.
     costs: Option<engine::Costs>,
     /// What a long context takes.
     context: Option<Context>,
     /// What was drafted.
     drafted: Option<engine::Drafted>,
-}
-
-impl Row {
-    fn new(work: Work, tokens_per_s: f64, (reached, limit): (f64, f64), unit: &'static str) -> Self {
-        Self { work, tokens_per_s, reached, limit, unit, theirs: None, costs: None, context: None, drafted: None }
-    }
 }
 
 /// Keys and values of a long context.
@@ -135,6 +141,31 @@ impl Context {
     }
 }
 
+impl Row {
+    fn new(work: Work, tokens_per_s: f64, [reached, limit]: [f64; 2], unit: &'static str) -> Self {
+        Self {
+            work,
+            tokens_per_s,
+            reached,
+            limit,
+            unit,
+            peak_bytes: 0,
+            theirs: None,
+            their_peak_bytes: None,
+            costs: None,
+            context: None,
+            drafted: None,
+        }
+    }
+
+    /// A step of training beside PEFT's two: everything kept, and checkpointed.
+    fn beside(self, theirs: Option<[Step; 2]>) -> Self {
+        let (Some([kept, checkpointed]), Work::Train { pass, .. }) = (theirs, self.work) else { return self };
+        let step = if pass == Pass::Checkpointed { checkpointed } else { kept };
+        Self { theirs: Some(step.tokens_per_s), their_peak_bytes: Some(step.peak_bytes), ..self }
+    }
+}
+
 /// Measures and prints.
 pub fn run(args: &Bench, global: &Global) -> Result<(), Failure> {
     let json = global.json;
@@ -147,15 +178,70 @@ pub fn run(args: &Bench, global: &Global) -> Result<(), Failure> {
         return quality::run(&cpu, &args.model, args.precision.into(), text, json);
     }
     let llama = args.llama_bench.as_ref().zip(args.llama_model.as_ref()).map(|(bench, model)| Llama::new(bench, model, threads));
+    let peft = args.python.as_ref().map(|python| Peft { python: python.clone(), shape: args.model.clone(), threads });
+    let works = works(args);
+    let mut held = None;
+    let mut peak_bytes = 0;
+    let mut rounds: Vec<Vec<Row>> = Vec::new();
+    for round in 0..args.rounds {
+        let mut theirs = None;
+        if let Some(peft) = &peft {
+            eprintln!("round {} of {}: PyTorch and PEFT", round + 1, args.rounds);
+            // It may need all the memory there is.
+            held = None;
+            theirs = Some(peft.measure(args.sequences)?);
+        }
+        forget_peak();
+        let model = held.take().map_or_else(|| made(&cpu, args), Ok)?;
+        let mut rows = Vec::new();
+        let mut sampling = Sampling::new(&model);
+        for &work in &works {
+            eprintln!("round {} of {}: {}", round + 1, args.rounds, work.name());
+            peak_bytes = peak_bytes.max(resident_bytes());
+            forget_peak();
+            let row = measure(&cpu, &model, &mut sampling, work)?;
+            rows.push(Row { peak_bytes: resident_bytes(), ..row }.beside(theirs));
+        }
+        peak_bytes = peak_bytes.max(resident_bytes());
+        drop(sampling);
+        if let Some(llama) = &llama {
+            eprintln!("round {} of {}: llama.cpp", round + 1, args.rounds);
+            llama.measure(&mut rows)?;
+        }
+        rounds.push(rows);
+        held = Some(model);
+    }
+    let Some(model) = held else { return Err(Failure::new("no round, nothing measured")) };
+    let printed = Printed { args, cpu: &cpu, model: &model, rows: &medians(&rounds), peak_bytes };
+    if json { print_json(&printed) } else { print_table(&printed) }
+}
+
+/// Whether the model has such a context, with room for the tokens that are timed.
+fn has_context(model: &Model, tokens: usize) -> Result<(), Failure> {
+    let (least, most) = (sampling::SHORTEST, model.architecture().context_length);
+    if (least..=most).contains(&tokens) {
+        return Ok(());
+    }
+    Err(Failure::new(format!("--context {tokens}: this model's contexts are measured from {least} to {most} tokens")))
+}
+
+fn made(cpu: &Cpu, args: &Bench) -> Result<Arc<Model>, Failure> {
     eprintln!("making the model ({})", args.model);
-    let model = shape::model(&cpu, &args.model, args.precision.into())?;
-    let model = Arc::new(match args.kv_cache {
+    let model = shape::model(cpu, &args.model, args.precision.into())?;
+    if let Some(tokens) = args.context {
+        has_context(&model, tokens)?;
+    }
+    Ok(Arc::new(match args.kv_cache {
         Some(kv) => model.with_kv_type(kv.into()),
         None => model,
-    });
+    }))
+}
+
+fn works(args: &Bench) -> Vec<Work> {
     let mut works = match args.context {
-        Some(tokens) => vec![Work::Context(context(&model, tokens)?)],
+        Some(tokens) => vec![Work::Context(tokens)],
         None if args.speculation => DRAFTS.to_vec(),
+        None if args.train && !args.full => Vec::new(),
         None => SHORT.to_vec(),
     };
     if args.full {
@@ -163,46 +249,41 @@ pub fn run(args: &Bench, global: &Global) -> Result<(), Failure> {
         works.extend(DRAFTS);
     }
     if args.train {
-        works.extend([Work::Train(false), Work::Train(true), Work::TrainGroup]);
+        let sequences = args.sequences as usize;
+        // One micro-batch is one pass.
+        let passes = [Pass::MicroBatches, Pass::Whole, Pass::Checkpointed].into_iter();
+        let passes = passes.filter(|pass| *pass != Pass::Whole || training::micro_batches(sequences) > 1);
+        works.extend(passes.map(|pass| Work::Train { sequences, pass }));
+        if args.python.is_none() {
+            works.push(Work::TrainGroup);
+        }
     }
     if let Some(part) = &args.only {
         works.retain(|work| work.name().contains(part));
     }
-    let mut rounds: Vec<Vec<Row>> = Vec::new();
-    for round in 0..args.rounds {
-        let mut rows = Vec::new();
-        let mut sampling = Sampling::new(&model);
-        for &work in &works {
-            eprintln!("round {} of {}: {}", round + 1, args.rounds, work.name());
-            rows.push(measure(&cpu, &model, &mut sampling, work)?);
-        }
-        drop(sampling);
-        if let Some(llama) = &llama {
-            eprintln!("round {} of {}: llama.cpp", round + 1, args.rounds);
-            llama.measure(&mut rows)?;
-        }
-        rounds.push(rows);
-    }
-    let rows = medians(&rounds);
-    if json { print_json(args, &cpu, &model, &rows) } else { print_table(args, &cpu, &model, &rows) }
+    works
 }
 
-/// A context that the model has, with room for the tokens that are timed.
-fn context(model: &Model, tokens: usize) -> Result<usize, Failure> {
-    let (least, most) = (sampling::SHORTEST, model.architecture().context_length);
-    if (least..=most).contains(&tokens) {
-        return Ok(tokens);
-    }
-    Err(Failure::new(format!("--context {tokens}: this model's contexts are measured from {least} to {most} tokens")))
+/// What is printed.
+struct Printed<'a> {
+    args: &'a Bench,
+    cpu: &'a Cpu,
+    model: &'a Model,
+    rows: &'a [Row],
+    /// Largest resident set of all that was done.
+    peak_bytes: u64,
 }
 
-fn print_json(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<(), Failure> {
+fn print_json(&Printed { args, cpu, model, rows, peak_bytes }: &Printed<'_>) -> Result<(), Failure> {
+    let trains = |r: &Row| matches!(r.work, Work::Train { .. });
     let rows: Vec<_> = rows
         .iter()
         .map(|r| {
             json!({
                 "what": r.work.name(), "tokens_per_s": r.tokens_per_s, "reached": r.reached, "limit": r.limit, "unit": r.unit,
-                "share": r.reached / r.limit, "llama_tokens_per_s": r.theirs, "ratio": r.theirs.map(|theirs| r.tokens_per_s / theirs),
+                "share": r.reached / r.limit, "peak_resident_bytes": r.peak_bytes,
+                "llama_tokens_per_s": r.theirs.filter(|_| !trains(r)), "peft_tokens_per_s": r.theirs.filter(|_| trains(r)),
+                "peft_peak_resident_bytes": r.their_peak_bytes, "ratio": r.theirs.map(|theirs| r.tokens_per_s / theirs),
                 "step_us": r.costs.map(|c| c.step_us), "draw_us": r.costs.map(|c| c.draw_us),
                 "engine_overhead_us": r.costs.map(|c| c.overhead_us()), "kv_bytes": r.context.map(|c| c.kv_bytes),
                 "kv_resident_bytes": r.context.map(|c| c.resident_bytes), "kv_gb_per_s": r.context.map(|c| c.gb_per_s()),
@@ -213,17 +294,24 @@ fn print_json(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<()
     output::json(&json!({
         "model": args.model, "precision": format!("{:?}", model.precision()),
         "kv_cache": format!("{:?}", model.kv_type()), "threads": cpu.threads(), "isa": format!("{:?}", cpu.isa()),
-        "weights_bytes": model.bytes(), "peak_resident_bytes": resident_bytes(), "rows": rows,
+        "weights_bytes": model.bytes(), "peak_resident_bytes": peak_bytes, "rows": rows,
     }))
 }
 
-fn print_table(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<(), Failure> {
+fn print_table(&Printed { args, cpu, model, rows, peak_bytes }: &Printed<'_>) -> Result<(), Failure> {
     println!("{} {:?}, {} threads, {:?}", args.model, model.precision(), cpu.threads(), cpu.isa());
     let compared = rows.iter().any(|r| r.theirs.is_some());
     let mut head = vec!["", "TOKENS/S", "REACHED", "LIMIT", "SHARE"];
-    if compared {
-        head.extend(["LLAMA.CPP", "RATIO"]);
+    if args.train {
+        head.push("PEAK");
     }
+    if compared {
+        head.extend([if args.python.is_some() { "PEFT" } else { "LLAMA.CPP" }, "RATIO"]);
+    }
+    if args.python.is_some() {
+        head.push("PEFT'S PEAK");
+    }
+    let blank = String::new;
     let mut table = Table::new(&head);
     for r in rows {
         let mut cells = vec![
@@ -233,9 +321,15 @@ fn print_table(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<(
             format!("{:.1} {}", r.limit, r.unit),
             format!("{:.0} %", 100.0 * r.reached / r.limit),
         ];
+        if args.train {
+            cells.push(output::bytes(r.peak_bytes));
+        }
         if compared {
-            cells.push(r.theirs.map_or_else(String::new, |theirs| format!("{theirs:.1}")));
-            cells.push(r.theirs.map_or_else(String::new, |theirs| format!("{:.2}", r.tokens_per_s / theirs)));
+            cells.push(r.theirs.map_or_else(blank, |theirs| format!("{theirs:.1}")));
+            cells.push(r.theirs.map_or_else(blank, |theirs| format!("{:.2}", r.tokens_per_s / theirs)));
+        }
+        if args.python.is_some() {
+            cells.push(r.their_peak_bytes.map_or_else(blank, output::bytes));
         }
         table.row(cells);
     }
@@ -260,7 +354,7 @@ fn print_table(args: &Bench, cpu: &Cpu, model: &Model, rows: &[Row]) -> Result<(
             context.gb_per_s()
         );
     }
-    println!("weights {}, peak resident {}", output::bytes(model.bytes()), output::bytes(resident_bytes()));
+    println!("weights {}, peak resident {}", output::bytes(model.bytes()), output::bytes(peak_bytes));
     Ok(())
 }
 
@@ -270,7 +364,7 @@ fn measure(cpu: &Cpu, model: &Arc<Model>, sampling: &mut Sampling<'_>, work: Wor
     // Parameters that a token multiplies: all but an embedding table that is only looked up.
     let inner = a.parameters() as f64 - if a.tied { table } else { 2.0 * table };
     let row = |tokens: f64, seconds: f64, reached: f64, limit: f64, unit| {
-        Row::new(work, tokens / seconds, (reached / seconds / 1e9, limit), unit)
+        Row::new(work, tokens / seconds, [reached / seconds / 1e9, limit], unit)
     };
     Ok(match work {
         Work::Prefill(tokens) => {
@@ -299,28 +393,38 @@ fn measure(cpu: &Cpu, model: &Arc<Model>, sampling: &mut Sampling<'_>, work: Wor
         }
         Work::Cached(tokens) => {
             let [whole, last] = sampling.cached(cpu, tokens);
-            Row::new(work, 1.0 / last, (1e3 * last, 1e3 * whole), "ms")
+            Row::new(work, 1.0 / last, [1e3 * last, 1e3 * whole], "ms")
         }
         Work::Engine => {
             let costs = engine::costs(cpu, model)?;
-            let row = Row::new(work, 1e6 / costs.engine_us, (costs.step_us + costs.draw_us, costs.engine_us), "us");
-            Row { costs: Some(costs), ..row }
+            let bare_us = costs.step_us + costs.draw_us;
+            Row { costs: Some(costs), ..Row::new(work, 1e6 / costs.engine_us, [bare_us, costs.engine_us], "us") }
         }
         Work::Drafts { answer, streams } => {
             let ([with, without], drafted) = speculation::seconds_per_token(model, cpu.threads(), answer, streams)?;
-            Row { drafted: Some(drafted), ..Row::new(work, 1.0 / with, (1e6 * with, 1e6 * without), "us") }
+            Row { drafted: Some(drafted), ..Row::new(work, 1.0 / with, [1e6 * with, 1e6 * without], "us") }
         }
         Work::TrainGroup => {
-            let [together, apart] = training::group_seconds(cpu, model);
+            let [together, apart] = training::group_seconds(cpu, model)?;
             let tokens = (training::GROUP * (training::GROUP_PROMPT + training::GROUP_ANSWER)) as f64;
-            Row::new(work, tokens / together, (together, apart), "s")
+            Row::new(work, tokens / together, [together, apart], "s")
         }
-        Work::Train(checkpointed) => {
-            let seconds = training::seconds(cpu, model, checkpointed);
-            let tokens = (training::SEQUENCES * training::SEQUENCE) as f64;
-            row(tokens, seconds, 4.0 * (inner + table) * tokens, limits::peak_flops(cpu, model.precision()), "GFLOP/s")
+        Work::Train { sequences, pass } => {
+            let seconds = training::seconds(cpu, model, sequences, pass)?;
+            let tokens = (sequences * training::SEQUENCE) as f64;
+            row(tokens, seconds, 4.0 * (inner + table) * tokens, training_peak(cpu, model.precision()), "GFLOP/s")
         }
     })
+}
+
+/// Peak of a forward and a backward of as many operations: backwards integers are bf16.
+fn training_peak(cpu: &Cpu, precision: Precision) -> f64 {
+    let forward = limits::peak_flops(cpu, precision);
+    let backward = match precision {
+        Precision::F32 | Precision::Bf16 => forward,
+        Precision::Int8 | Precision::Int4 => limits::peak_flops(cpu, Precision::Bf16),
+    };
+    2.0 / (1.0 / forward + 1.0 / backward)
 }
 
 /// Bytes of weights that a step reads, however few rows it has.
@@ -350,7 +454,12 @@ fn medians(rounds: &[Vec<Row>]) -> Vec<Row> {
         .collect()
 }
 
-/// Largest resident set so far.
+/// Makes the kernel forget the largest resident set so far; where it cannot, all that follows counts what came before.
+fn forget_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// Largest resident set since [`forget_peak`], from the kernel.
 fn resident_bytes() -> u64 {
     status_bytes("VmHWM:")
 }

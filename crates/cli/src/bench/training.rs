@@ -1,16 +1,15 @@
-//! Times one step of training. Does not know the machine's limits.
+//! Times training calls of the engine, AdamW included. Does not know the machine's limits.
 
-use std::convert::Infallible;
-use std::ops::Range;
 use std::time::Instant;
 
 use tiger_engine::train::{Advance, Job};
-use tiger_engine::{BaseId, Config, Group, Knobs, Response, TrainRequest};
+use tiger_engine::{BaseId, Baseline, Config, Group, Knobs, Objective, Response, TrainRequest};
 use tiger_kernels::Cpu;
-use tiger_model::{Adapter, AdapterGradients, AdapterState, Keep, Model, RowScore, Target, TokenWeights, TrainBatch, TrainPass, Workspace};
+use tiger_model::{Adapter, AdapterState, Model};
 
-/// Sequences and their length, and the rank of the adapter.
-pub(super) const SEQUENCES: usize = 8;
+use crate::failure::Failure;
+
+/// Tokens of a sequence, all trained, and the rank of the adapter.
 pub(super) const SEQUENCE: usize = 256;
 const RANK: usize = 16;
 /// Responses to one prompt, its tokens and theirs.
@@ -18,52 +17,79 @@ pub(super) const GROUP: usize = 8;
 pub(super) const GROUP_PROMPT: usize = 1024;
 pub(super) const GROUP_ANSWER: usize = 64;
 
-/// Seconds of forward, scores, backward and nothing else; AdamW on the adapter is a thousandth of it.
-pub(super) fn seconds(cpu: &Cpu, model: &Model, checkpointed: bool) -> f64 {
-    let keep = if checkpointed { Keep::LayerInputs } else { Keep::All };
-    let vocab = model.architecture().vocab as u32;
-    let mut batch = TrainBatch::default();
-    for s in 0..SEQUENCES {
-        let first = s * SEQUENCE;
-        batch.push(tokens(s, SEQUENCE, vocab));
-        batch.targets.extend((0..SEQUENCE).map(|i| Target { row: first + i, token: (i as u32 * 17) % vocab }));
+/// How a step goes through the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// As the engine does it: in micro-batches.
+    MicroBatches,
+    /// All sequences at once, everything kept.
+    Whole,
+    /// All sequences at once, layers computed again.
+    Checkpointed,
+}
+
+impl Pass {
+    fn config(self) -> Config {
+        let whole = Config { micro_batch_tokens: usize::MAX, ..Config::default() };
+        match self {
+            Self::MicroBatches => Config::default(),
+            Self::Whole => Config { activation_bytes: u64::MAX, ..whole },
+            Self::Checkpointed => Config { activation_bytes: 0, ..whole },
+        }
     }
-    let adapter = Adapter::new(model.architecture(), RANK, 2.0 * RANK as f32, 1);
-    let (mut gradients, mut workspace) = (AdapterGradients::zeros(&adapter), Workspace::default());
-    let pass = TrainPass { model, cpu, batch: &batch, adapter: Some(&adapter), dropout: None };
-    let mut weigh =
-        |part: Range<usize>, _: &[RowScore]| Ok::<_, Infallible>(TokenWeights { coefficients: vec![-1e-3; part.len()], kl: Vec::new() });
-    let started = Instant::now();
-    let saved = pass.forward(keep, &mut workspace);
-    let Ok(head) = pass.head(&saved, None, &mut weigh, &mut workspace);
-    pass.backward(saved, &head, &mut gradients, &mut workspace);
-    started.elapsed().as_secs_f64()
+}
+
+/// Micro-batches of a step on so many sequences.
+pub(super) fn micro_batches(sequences: usize) -> usize {
+    (sequences * SEQUENCE).div_ceil(Config::default().micro_batch_tokens)
+}
+
+/// Seconds of a call that takes one step on so many sequences of [`SEQUENCE`] tokens.
+pub(super) fn seconds(cpu: &Cpu, model: &Model, sequences: usize, pass: Pass) -> Result<f64, Failure> {
+    let vocab = model.architecture().vocab as u32;
+    // One token goes before the trained ones, and the last is no row: so many rows as targets.
+    let group = |s| Group { prompt: vec![0], responses: vec![response(s, SEQUENCE, vocab)] };
+    let knobs = Knobs { objective: Objective::Sft, baseline: Baseline::None, ..knobs() };
+    call_seconds(cpu, model, ((0..sequences).map(group).collect(), knobs), &pass.config())
 }
 
 /// Seconds of a training call with one group, and of its responses one call after the other: one such call's, times their number. The engine
 /// decides about micro-batches; there is no KL, so each token is computed forward once and backward once.
-pub(super) fn group_seconds(cpu: &Cpu, model: &Model) -> [f64; 2] {
-    [call_seconds(cpu, model, GROUP), GROUP as f64 * call_seconds(cpu, model, 1)]
+pub(super) fn group_seconds(cpu: &Cpu, model: &Model) -> Result<[f64; 2], Failure> {
+    let vocab = model.architecture().vocab as u32;
+    let seconds = |responses| {
+        let responses = (0..responses).map(|i| response(i, GROUP_ANSWER, vocab)).collect();
+        let groups = vec![Group { prompt: tokens(0, GROUP_PROMPT, vocab).collect(), responses }];
+        call_seconds(cpu, model, (groups, knobs()), &Config::default())
+    };
+    Ok([seconds(GROUP)?, GROUP as f64 * seconds(1)?])
 }
 
-fn call_seconds(cpu: &Cpu, model: &Model, responses: usize) -> f64 {
-    let vocab = model.architecture().vocab as u32;
-    let response = |i| Response { tokens: tokens(i + 1, GROUP_ANSWER, vocab).collect(), reward: 1.0 + i as f64, recorded: None };
+fn knobs() -> Knobs {
+    Knobs { kl_coefficient: 0.0, evaluate: false, ..Knobs::default() }
+}
+
+fn call_seconds(cpu: &Cpu, model: &Model, (groups, knobs): (Vec<Group>, Knobs), config: &Config) -> Result<f64, Failure> {
     let request = TrainRequest {
         base: BaseId("bench".into()),
         account: 0,
         state: AdapterState::new(Adapter::new(model.architecture(), RANK, 2.0 * RANK as f32, 1)),
         reference: None,
         dropout: 0.0,
-        groups: vec![Group { prompt: tokens(0, GROUP_PROMPT, vocab).collect(), responses: (0..responses).map(response).collect() }],
-        knobs: Knobs { kl_coefficient: 0.0, evaluate: false, ..Knobs::default() },
+        groups,
+        knobs,
     };
     // Nobody listens, but someone must be there: a job without a caller ends.
     let (events, _caller) = tokio::sync::mpsc::unbounded_channel();
     let started = Instant::now();
-    let mut job = Job::new(request, events, &Config::default());
+    let mut job = Job::new(request, events, config);
     while job.advance(model, cpu) == Advance::Working {}
-    started.elapsed().as_secs_f64()
+    let seconds = started.elapsed().as_secs_f64();
+    if job.counts().updates == 1 { Ok(seconds) } else { Err(Failure::new("the training call took no step")) }
+}
+
+fn response(seed: usize, count: usize, vocab: u32) -> Response {
+    Response { tokens: tokens(seed + 1, count, vocab).collect(), reward: 1.0 + seed as f64, recorded: None }
 }
 
 fn tokens(seed: usize, count: usize, vocab: u32) -> impl Iterator<Item = u32> {

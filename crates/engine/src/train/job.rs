@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tiger_kernels::Cpu;
-use tiger_model::{Adapter, AdapterGradients, AdapterState, Dropout, Keep, Model, Workspace};
+use tiger_model::{Adapter, AdapterGradients, AdapterState, Dropout, Model, Workspace};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::objective::{Plan, kl_mean, single_mean, summarize};
@@ -271,12 +271,11 @@ impl Running {
         });
         tools.counts.training_passes += 1;
         tools.counts.training_rows += micro.batch.tokens.len();
-        let bytes = micro.batch.activation_bytes(tools.device.model, self.state.adapter.rank());
         let seed = mix(mix(self.knobs.seed ^ mix(u64::from(self.steps))) ^ index as u64);
         let extras = Extras {
             dropout: (self.dropout > 0.0).then_some(Dropout { p: self.dropout, seed }),
             parent: parent.as_deref(),
-            keep: if bytes <= self.activation_bytes { Keep::All } else { Keep::LayerInputs },
+            keep: micro.batch.keep_within(self.activation_bytes, tools.device.model, self.state.adapter.rank()),
         };
         let scoring = Scoring { groups: &self.groups, plan: &self.plan, knobs: &self.knobs, start: self.start.as_deref() };
         let sums = (&mut self.tally, &mut self.current[..]);
