@@ -41,6 +41,7 @@ pub async fn run(global: &Global) -> Result<(), Failure> {
 fn machine() -> Vec<Finding> {
     let cpu = Cpu::new(1, None);
     let isa = match cpu.isa() {
+        Isa::Amx => "AMX, and AVX-512 with BF16 and VNNI",
         Isa::Avx512 => "AVX-512 with BF16 and VNNI",
         Isa::Avx2 => "AVX2 with FMA",
         Isa::NeonDot => "NEON with the dot product",

@@ -103,7 +103,11 @@ fn chains(isa: Isa, precision: Precision) -> u64 {
     #[cfg(target_arch = "x86_64")]
     match (isa, precision) {
         // SAFETY: `Cpu` has checked the instruction set.
-        (Isa::Avx512, Precision::F32) => return unsafe { x86::f32_512() },
+        (Isa::Avx512 | Isa::Amx, Precision::F32) => return unsafe { x86::f32_512() },
+        // SAFETY: as above.
+        (Isa::Amx, Precision::Bf16) => return unsafe { x86::bf16_tiles() },
+        // SAFETY: as above.
+        (Isa::Amx, Precision::Int8 | Precision::Int4) => return unsafe { x86::int8_tiles() },
         // SAFETY: as above.
         (Isa::Avx512, Precision::Bf16) => return unsafe { x86::bf16_512() },
         // SAFETY: as above.
@@ -124,7 +128,7 @@ fn chains(isa: Isa, precision: Precision) -> u64 {
         (Isa::Neon, Precision::Int8 | Precision::Int4) => return unsafe { neon::bytes() },
         // SAFETY: as above.
         (Isa::NeonDot, Precision::Int8 | Precision::Int4) => return unsafe { neon::bytes_dot() },
-        (Isa::Portable | Isa::Avx2 | Isa::Avx512, _) => (),
+        (Isa::Portable | Isa::Avx2 | Isa::Avx512 | Isa::Amx, _) => (),
     }
     let _ = (isa, precision);
     const LANES: usize = 4;
@@ -187,6 +191,42 @@ mod x86 {
     chains!(int8_512, "avx512f,avx512vnni", _mm512_setzero_si512(), _mm512_set1_epi32(0x0102_0304), 64, |s, a| {
         _mm512_dpbusd_epi32(s, a, a)
     });
+
+    /// A function that runs four chains of `$step` on whole tiles: 16 rows by 16 columns by `$k` multiply-adds each.
+    macro_rules! tile_chains {
+        ($name:ident, $step:literal, $k:literal) => {
+            pub(super) unsafe fn $name() -> u64 {
+                /// Palette 1; eight tiles of 16 rows of 64 bytes.
+                #[repr(C, align(64))]
+                struct Shapes([u8; 16], [u16; 16], [u8; 16]);
+                let tiles = std::array::from_fn(|i| if i < 8 { 64 } else { 0 });
+                let shapes = Shapes(std::array::from_fn(|i| u8::from(i == 0)), tiles, tiles.map(|bytes| (bytes / 4) as u8));
+                let steps = CHAIN_STEPS / 8;
+                // SAFETY: touches nothing but tiles, which it configures and gives back.
+                unsafe {
+                    std::arch::asm!(
+                        "ldtilecfg [{shapes}]",
+                        "20:",
+                        concat!($step, " tmm0, tmm4, tmm6"),
+                        concat!($step, " tmm1, tmm4, tmm7"),
+                        concat!($step, " tmm2, tmm5, tmm6"),
+                        concat!($step, " tmm3, tmm5, tmm7"),
+                        "dec {n}",
+                        "jnz 20b",
+                        "tilerelease",
+                        shapes = in(reg) &shapes,
+                        n = inout(reg) steps => _,
+                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
+                        out("tmm7") _,
+                        options(nostack),
+                    );
+                }
+                (steps * 4 * 16 * 16 * $k) as u64
+            }
+        };
+    }
+    tile_chains!(bf16_tiles, "tdpbf16ps", 32);
+    tile_chains!(int8_tiles, "tdpbsud", 64);
 }
 
 #[cfg(target_arch = "aarch64")]

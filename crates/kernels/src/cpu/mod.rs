@@ -17,6 +17,8 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL with BF16 and VNNI.
     Avx512,
+    /// AVX-512 as above, and AMX tiles of bf16 and 8-bit integers.
+    Amx,
     /// NEON, which every AArch64 has.
     Neon,
     /// NEON with the dot product of bytes: Armv8.4, and most of 8.2.
@@ -35,7 +37,7 @@ impl Isa {
                 && is_x86_feature_detected!("avx512bf16")
                 && is_x86_feature_detected!("avx512vnni")
             {
-                return Isa::Avx512;
+                return if amx() { Isa::Amx } else { Isa::Avx512 };
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 return Isa::Avx2;
@@ -46,6 +48,19 @@ impl Isa {
         #[cfg(not(target_arch = "aarch64"))]
         Isa::Portable
     }
+}
+
+/// Whether the matrix unit is there, and this process may use it (on Linux it must ask).
+#[cfg(target_arch = "x86_64")]
+fn amx() -> bool {
+    /// `arch_prctl` to ask for a part of the register state, and the tiles' data among those.
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    /// Leaf 7, EDX: AMX-BF16, AMX-TILE, AMX-INT8.
+    const FEATURES: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+    let has = std::arch::x86_64::__cpuid(0).eax >= 7 && std::arch::x86_64::__cpuid_count(7, 0).edx & FEATURES == FEATURES;
+    // SAFETY: asks the system for a permission and changes no memory. It holds for the process, also for threads that exist.
+    has && cfg!(target_os = "linux") && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) } == 0
 }
 
 /// One CPU as a compute device. Cheap to share (`&Cpu`); dropping it ends the threads.
@@ -61,8 +76,8 @@ impl Cpu {
     pub fn new(threads: usize, isa: Option<Isa>) -> Cpu {
         let best = Isa::detect();
         let isa = match (isa, best) {
-            (Some(Isa::Avx512), Isa::Avx512) => Isa::Avx512,
-            (Some(Isa::Avx2), Isa::Avx512 | Isa::Avx2) => Isa::Avx2,
+            (Some(Isa::Avx512), Isa::Amx | Isa::Avx512) => Isa::Avx512,
+            (Some(Isa::Avx2), Isa::Amx | Isa::Avx512 | Isa::Avx2) => Isa::Avx2,
             (Some(Isa::Neon), Isa::Neon | Isa::NeonDot) => Isa::Neon,
             (Some(Isa::Portable), _) => Isa::Portable,
             _ => best,

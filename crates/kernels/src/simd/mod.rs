@@ -137,7 +137,7 @@ macro_rules! dispatch {
             unsafe {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    $crate::Isa::Avx512 => avx512($($arg),*),
+                    $crate::Isa::Avx512 | $crate::Isa::Amx => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::Isa::Avx2 => avx2($($arg),*),
                     // Part of what the whole crate is compiled for.

@@ -38,6 +38,7 @@ impl Random {
 /// The instruction sets that this machine has.
 pub fn isas() -> Vec<Isa> {
     match Isa::detect() {
+        Isa::Amx => vec![Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Amx],
         Isa::Avx512 => vec![Isa::Portable, Isa::Avx2, Isa::Avx512],
         Isa::Avx2 => vec![Isa::Portable, Isa::Avx2],
         Isa::NeonDot => vec![Isa::Portable, Isa::Neon, Isa::NeonDot],

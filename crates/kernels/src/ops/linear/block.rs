@@ -40,6 +40,10 @@ pub(super) type Kernel = unsafe fn(&Block);
 pub(super) fn kernel(isa: Isa, precision: Precision) -> Kernel {
     #[cfg(target_arch = "x86_64")]
     match (isa, precision) {
+        (Isa::Amx, Precision::F32) => return super::avx512::f32_block,
+        (Isa::Amx, Precision::Bf16) => return super::amx::bf16_block,
+        (Isa::Amx, Precision::Int8) => return super::amx::int8_block,
+        (Isa::Amx, Precision::Int4) => return super::amx::int4_block,
         (Isa::Avx512, Precision::F32) => return super::avx512::f32_block,
         (Isa::Avx512, Precision::Bf16) => return super::avx512::bf16_block,
         (Isa::Avx512, Precision::Int8) => return super::avx512::int8_block,
@@ -58,7 +62,7 @@ pub(super) fn kernel(isa: Isa, precision: Precision) -> Kernel {
         (Isa::Neon, Precision::Int4) => return super::neon::int4_block,
         (Isa::NeonDot, Precision::Int8) => return super::neon::int8_dot_block,
         (Isa::NeonDot, Precision::Int4) => return super::neon::int4_dot_block,
-        (Isa::Portable | Isa::Avx2 | Isa::Avx512, _) => (),
+        (Isa::Portable | Isa::Avx2 | Isa::Avx512 | Isa::Amx, _) => (),
     }
     let _ = isa;
     match precision {
@@ -87,6 +91,15 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
+    /// Where the stretch begins, and its bytes per step, for kernels that fetch in strides of their own.
+    pub(super) fn at(&self) -> *const u8 {
+        self.at
+    }
+
+    pub(super) fn bytes_per_step(&self) -> usize {
+        self.bytes_per_step
+    }
+
     /// To be called once per step with the lines that a tile alone on its panel has per step. Without a branch, which would keep the
     /// compiler from mixing loads and arithmetic: a line that several steps share is asked for several times.
     #[inline(always)]

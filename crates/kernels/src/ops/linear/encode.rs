@@ -34,7 +34,7 @@ impl Form {
     pub(super) fn of(isa: Isa, precision: Precision) -> Form {
         match (precision, isa) {
             (Precision::F32, _) => Form::F32,
-            (Precision::Bf16, Isa::Avx512) => Form::Bf16,
+            (Precision::Bf16, Isa::Avx512 | Isa::Amx) => Form::Bf16,
             (Precision::Bf16, _) => Form::RoundedF32,
             (Precision::Int8, Isa::Avx2) => Form::I16Swapped,
             (Precision::Int8 | Precision::Int4, _) => Form::I8,

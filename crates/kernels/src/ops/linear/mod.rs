@@ -4,11 +4,14 @@
 //! (`Add`), the same for any number of rows and threads and on every instruction set:
 //! - f32: acc = fma(x, w, acc);
 //! - bf16: x rounded to bf16; per pair of k acc = fma(x₀, w₀, fma(x₁, w₁, acc)), which is what `vdpbf16ps` does (but that instruction
-//!   takes denormals as 0, going in, summed and coming out);
+//!   takes denormals as 0, going in, summed and coming out). AMX alone has another chain: per 32 of k the even and the odd ones are summed
+//!   apart, from 0 on, and acc + (even + odd) is next;
 //! - int8, int4: x quantised to 8 bits per group of 32 k; the group's integer sum is exact, then acc = fma(sum, w_scale · x_scale, acc).
 //!
 //! Padding adds fma(0, 0, acc). Backward: the same chains over ascending n with the weight transposed, integer weights dequantised to bf16.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

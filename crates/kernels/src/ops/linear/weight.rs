@@ -4,7 +4,7 @@
 //! N is cut into panels of 64 rows; inside a panel K runs outside and the 64 rows inside:
 //! f32 `[N/64][K][64]` · bf16 `[N/64][K/2][64][2]` · int8 `[N/64][K/4][64][4]` as w + 128, with bf16 scales `[N/64][K/32][64]` ·
 //! int4 `[N/64][K/8][64][4 bytes]` as w + 8, byte i holding k = i in its low and k = 4 + i in its high half, with
-//! the same scales. N is padded with zero rows, K with zeros up to a multiple of 1, 2, 64 or 64.
+//! the same scales. N is padded with zero rows, K with zeros up to a multiple of 1, 32, 64 or 64.
 
 use super::encode::{bf16_bits, bf16_value};
 use super::integers::{round_int4, round_int8};
@@ -17,11 +17,13 @@ use std::sync::{Mutex, PoisonError};
 
 /// Rows of N in a panel: four AVX-512 registers or eight AVX2 ones.
 pub(super) const PANEL: usize = 64;
+/// K that bf16 is padded to.
+const BF16_PADDING: usize = 32;
 /// K per scale of integers, of weights and of activations. A scale is half a bit per weight. With int8 weights in groups of 128 and
 /// activations in groups of 64, Tiger-Nano's distribution was half as far again from the unrounded one; outlier channels want small groups more.
 pub(super) const GROUP: usize = 32;
 /// To be raised whenever the same values pack to other bytes: other rounding, another search for scales, another layout.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 /// Bytes that `Weight::read` asks for at a time: they stay in a core's own cache between being cleared, filled and looked at.
 const READ_BYTES: usize = 256 << 10;
 /// K values that packing converts at a time.
@@ -270,7 +272,8 @@ fn mix(v: u64) -> u64 {
 fn padded_k(precision: Precision, k: usize) -> usize {
     match precision {
         Precision::F32 => k,
-        Precision::Bf16 => k.next_multiple_of(2),
+        // A tile of AMX.
+        Precision::Bf16 => k.next_multiple_of(BF16_PADDING),
         // Squares of 64 for the backward pass.
         Precision::Int8 | Precision::Int4 => k.next_multiple_of(2 * GROUP),
     }
@@ -360,7 +363,7 @@ fn pack_floats(precision: Precision, [rows, k]: [usize; 2], source: &Source<'_>,
             }
             match precision {
                 Precision::F32 => put_f32(&mut words[from * PANEL + row..], &values[..len]),
-                _ => put_bf16(&mut words[from / 2 * PANEL + row..], &values[..len.next_multiple_of(2)]),
+                _ => put_bf16(&mut words[from / 2 * PANEL + row..], &values[..len.next_multiple_of(BF16_PADDING)]),
             }
         }
     }
@@ -413,4 +416,4 @@ fn put_bf16(words: &mut [MaybeUninit<u32>], values: &[f32]) {
     }
 }
 
-const _: () = assert!(CHUNK.is_multiple_of(2 * GROUP) && PANEL.is_multiple_of(LANES));
+const _: () = assert!(CHUNK.is_multiple_of(2 * GROUP) && CHUNK.is_multiple_of(BF16_PADDING) && PANEL.is_multiple_of(LANES));

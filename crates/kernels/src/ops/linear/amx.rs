@@ -1,0 +1,319 @@
+//! The kernels for AMX: tiles of 16 rows by 16 columns that the matrix unit multiplies, 32 values of K at a time, straight from the packed
+//! panel and the packed rows. Floats of 32 bits, and few rows of integers, are left to the AVX-512 kernels.
+//!
+//! `tdpbf16ps` adds to an output the sum of two chains that start at 0, one over the 16 even and one over the 16 odd k of its 32 (ascending,
+//! denormals taken as 0): not what `vdpbf16ps` does, but just as much a function of the row and the column alone. Integer sums are exact, so
+//! that integers have the same bits as everywhere.
+//!
+//! The stable compiler has no intrinsics for tiles, so they are written as assembly: one block each from the configuration to the release of
+//! the tiles, or with nothing between that would touch them.
+
+use super::avx512;
+use super::block::{Block, Tile};
+use super::weight::{GROUP, PANEL};
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+/// Rows of a tile, and columns of its 32-bit values.
+const SIDE: usize = 16;
+/// Bytes of a tile's row.
+const ROW_BYTES: usize = 64;
+/// Bytes from step to step of a panel.
+const STEP_BYTES: usize = 4 * PANEL;
+/// bf16: steps (2 of K) of a tile of weights.
+const BF16_STEPS: usize = SIDE;
+/// int8: steps (4 of K) of a group; int4: steps of 8.
+const GROUP_STEPS: usize = GROUP / 4;
+const INT4_STEPS: usize = GROUP / 8;
+/// Rows of integers from which tiles pay.
+const INTEGER_ROWS: usize = 5;
+
+/// Rows and bytes per row of the eight tiles (Intel's manual, volume 1, chapter 18).
+#[repr(C, align(64))]
+struct Shapes {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl Shapes {
+    fn new(tiles: [(usize, usize); 8]) -> Shapes {
+        let mut shapes = Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        for (i, (rows, bytes)) in tiles.into_iter().enumerate() {
+            // A tile without rows is one that is not used, and has no columns either.
+            shapes.rows[i] = rows as u8;
+            shapes.row_bytes[i] = if rows == 0 { 0 } else { bytes as u16 };
+        }
+        shapes
+    }
+}
+
+/// acc += Σ even + Σ odd, over each 32 of K.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn bf16_block(b: &Block) {
+    debug_assert!(b.steps.is_multiple_of(BF16_STEPS));
+    // SAFETY: the tiles partition the block, whose pointers are good for what it says.
+    unsafe {
+        for (index, row, height) in b.tiles(2 * SIDE) {
+            if height <= SIDE {
+                narrow(b, &b.tile((index, row), (0, PANEL), 2 * SIDE), height);
+                continue;
+            }
+            for col in [0, PANEL / 2] {
+                wide(b, &b.tile((index, row), (col, PANEL / 2), 2 * SIDE), height);
+            }
+        }
+    }
+}
+
+/// Lines to fetch for each of `parts` multiplications of a step of 16, at least one.
+fn lines(t: &Tile, parts: usize) -> usize {
+    (BF16_STEPS * t.ahead.bytes_per_step()).div_ceil(ROW_BYTES * parts).max(1)
+}
+
+/// Fetches {lines} lines from {ahead} on.
+macro_rules! fetch {
+    () => {
+        "mov {n}, {lines}\n 30: prefetcht1 [{ahead}]\n add {ahead}, 64\n dec {n}\n jnz 30b"
+    };
+}
+
+/// Up to 16 rows by all 64 columns: the panel is read once and in order.
+unsafe fn narrow(b: &Block, t: &Tile, height: usize) {
+    let rows = (height, ROW_BYTES);
+    let shapes = Shapes::new([rows, rows, rows, rows, rows, (SIDE, ROW_BYTES), (SIDE, ROW_BYTES), (0, 0)]);
+    // SAFETY: rows of x have 64 bytes for each 16 steps, w has 16 rows of 256 bytes for them, and y has 64 columns of each row. Prefetching
+    // faults on no address.
+    unsafe {
+        asm!(
+            "ldtilecfg [{shapes}]",
+            "test {fresh:e}, {fresh:e}",
+            "jnz 20f",
+            "tileloadd tmm0, [{y} + {ys}]",
+            "tileloadd tmm1, [{y} + {ys} + 64]",
+            "tileloadd tmm2, [{y} + {ys} + 128]",
+            "tileloadd tmm3, [{y} + {ys} + 192]",
+            "jmp 21f",
+            "20:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "21:",
+            "tileloadd tmm4, [{x} + {xs}]",
+            "tileloadd tmm5, [{w} + {ws}]",
+            "tdpbf16ps tmm0, tmm4, tmm5",
+            fetch!(),
+            "tileloadd tmm6, [{w} + {ws} + 64]",
+            "tdpbf16ps tmm1, tmm4, tmm6",
+            fetch!(),
+            "tileloadd tmm5, [{w} + {ws} + 128]",
+            "tdpbf16ps tmm2, tmm4, tmm5",
+            fetch!(),
+            "tileloadd tmm6, [{w} + {ws} + 192]",
+            "tdpbf16ps tmm3, tmm4, tmm6",
+            fetch!(),
+            "add {x}, 64",
+            "add {w}, 4096",
+            "dec {steps}",
+            "jnz 21b",
+            "tilestored [{y} + {ys}], tmm0",
+            "tilestored [{y} + {ys} + 64], tmm1",
+            "tilestored [{y} + {ys} + 128], tmm2",
+            "tilestored [{y} + {ys} + 192], tmm3",
+            "tilerelease",
+            shapes = in(reg) &shapes,
+            fresh = in(reg) u32::from(b.fresh),
+            y = in(reg) b.y.add(t.row * b.y_stride),
+            ys = in(reg) b.y_stride * size_of::<f32>(),
+            x = inout(reg) b.x.add(t.row * b.x_stride) => _,
+            xs = in(reg) b.x_stride,
+            w = inout(reg) b.w => _,
+            ws = in(reg) STEP_BYTES,
+            ahead = inout(reg) t.ahead.at() => _,
+            lines = in(reg) lines(t, 4),
+            n = out(reg) _,
+            steps = inout(reg) b.steps / BF16_STEPS => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// 17 to 32 rows by 32 columns: four outputs of two tiles of rows and two of weights, so that each tile read is multiplied twice.
+unsafe fn wide(b: &Block, t: &Tile, height: usize) {
+    let (upper, lower) = ((SIDE, ROW_BYTES), (height - SIDE, ROW_BYTES));
+    let shapes = Shapes::new([upper, upper, lower, lower, upper, lower, (SIDE, ROW_BYTES), (SIDE, ROW_BYTES)]);
+    // SAFETY: as in `narrow`, for 32 columns; the lower rows follow the upper ones.
+    unsafe {
+        let (x, y) = (b.x.add(t.row * b.x_stride), b.y.add(t.row * b.y_stride + t.col));
+        asm!(
+            "ldtilecfg [{shapes}]",
+            "test {n}, {n}",
+            "jnz 20f",
+            "tileloadd tmm0, [{y} + {ys}]",
+            "tileloadd tmm1, [{y} + {ys} + 64]",
+            "tileloadd tmm2, [{lower_y} + {ys}]",
+            "tileloadd tmm3, [{lower_y} + {ys} + 64]",
+            "jmp 21f",
+            "20:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "21:",
+            "tileloadd tmm4, [{x} + {xs}]",
+            "tileloadd tmm6, [{w} + {ws}]",
+            "tileloadd tmm7, [{w} + {ws} + 64]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            fetch!(),
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{lower_x} + {xs}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            fetch!(),
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {x}, 64",
+            "add {lower_x}, 64",
+            "add {w}, 4096",
+            "dec {steps}",
+            "jnz 21b",
+            "tilestored [{y} + {ys}], tmm0",
+            "tilestored [{y} + {ys} + 64], tmm1",
+            "tilestored [{lower_y} + {ys}], tmm2",
+            "tilestored [{lower_y} + {ys} + 64], tmm3",
+            "tilerelease",
+            shapes = in(reg) &shapes,
+            y = in(reg) y,
+            lower_y = in(reg) y.add(SIDE * b.y_stride),
+            ys = in(reg) b.y_stride * size_of::<f32>(),
+            x = inout(reg) x => _,
+            lower_x = inout(reg) x.add(SIDE * b.x_stride) => _,
+            xs = in(reg) b.x_stride,
+            w = inout(reg) b.w.add(t.col) => _,
+            ws = in(reg) STEP_BYTES,
+            ahead = inout(reg) t.ahead.at() => _,
+            lines = in(reg) lines(t, 2),
+            n = inout(reg) usize::from(b.fresh) => _,
+            steps = inout(reg) b.steps / BF16_STEPS => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// As everywhere: per activation group an exact integer sum, then acc = fma(sum, w_scale · x_scale, acc).
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni")]
+pub(super) unsafe fn int8_block(b: &Block) {
+    // SAFETY: as for the kernels of AVX-512.
+    unsafe {
+        if b.rows < INTEGER_ROWS {
+            avx512::int8_block(b);
+        } else {
+            integer_block::<GROUP_STEPS>(b);
+        }
+    }
+}
+
+/// As int8, the two halves of each byte apart.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni")]
+pub(super) unsafe fn int4_block(b: &Block) {
+    // SAFETY: as for the kernels of AVX-512.
+    unsafe {
+        if b.rows < INTEGER_ROWS {
+            avx512::int4_block(b);
+        } else {
+            integer_block::<INT4_STEPS>(b);
+        }
+    }
+}
+
+/// `STEPS` words of K are a group: 8 of int8, 4 of int4.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline]
+unsafe fn integer_block<const STEPS: usize>(b: &Block) {
+    // SAFETY: the tiles partition the block, whose pointers are good for what it says.
+    unsafe {
+        for (index, row, height) in b.tiles(SIDE) {
+            let (rows, sums) = ((height, GROUP), (height, ROW_BYTES));
+            let shapes = Shapes::new([sums, rows, (GROUP_STEPS, ROW_BYTES), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)]);
+            asm!("ldtilecfg [{}]", in(reg) &shapes, options(nostack));
+            for col in (0..PANEL).step_by(SIDE) {
+                let t = b.tile((index, row), (col, SIDE), SIDE);
+                match height.div_ceil(4) {
+                    1 => integer_tile::<STEPS, 4>(b, &t, height),
+                    2 => integer_tile::<STEPS, 8>(b, &t, height),
+                    3 => integer_tile::<STEPS, 12>(b, &t, height),
+                    _ => integer_tile::<STEPS, 16>(b, &t, height),
+                }
+            }
+        }
+        asm!("tilerelease", options(nostack));
+    }
+}
+
+/// Up to R rows by 16 columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn integer_tile<const STEPS: usize, const R: usize>(b: &Block, t: &Tile, height: usize) {
+    /// Aligned to a line.
+    #[repr(align(64))]
+    struct Lines<const N: usize>([[i32; SIDE]; N]);
+    let mut sums = Lines([[0; SIDE]; SIDE]);
+    let mut bytes = Lines([[0; SIDE]; GROUP_STEPS]);
+    let low = _mm512_set1_epi8(0x0f);
+    // SAFETY: the tile lies in the block; per group a row has `GROUP` bytes of x and the panel `STEPS` steps of 64 words. Rows of `sums`
+    // beyond the tile's height stay 0, and their chains are those of the last row, kept by nobody.
+    unsafe {
+        let last = |r: usize| r.min(height - 1);
+        let y: [*mut f32; R] = std::array::from_fn(|r| b.y.add((t.row + last(r)) * b.y_stride + t.col));
+        let mut acc: [__m512; R] = std::array::from_fn(|r| if b.fresh { _mm512_setzero_ps() } else { _mm512_loadu_ps(y[r]) });
+        let mut ahead = t.ahead;
+        let mut w = b.w.add(t.col);
+        let mut x = b.x.add(t.row * b.x_stride);
+        for g in 0..b.steps / STEPS {
+            let (words, stride) = if STEPS == GROUP_STEPS {
+                (w, STEP_BYTES)
+            } else {
+                for (step, [first, second]) in bytes.0.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                    let v = _mm512_load_si512(w.add(step * PANEL).cast());
+                    _mm512_store_si512(first.as_mut_ptr().cast(), _mm512_and_si512(v, low));
+                    _mm512_store_si512(second.as_mut_ptr().cast(), _mm512_and_si512(_mm512_srli_epi16::<4>(v), low));
+                }
+                (bytes.0.as_ptr().cast(), ROW_BYTES)
+            };
+            asm!(
+                "tilezero tmm0",
+                "tileloadd tmm1, [{x} + {xs}]",
+                "tileloadd tmm2, [{w} + {ws}]",
+                "tdpbsud tmm0, tmm1, tmm2",
+                "tilestored [{sums} + {row}], tmm0",
+                x = in(reg) x,
+                xs = in(reg) b.x_stride,
+                w = in(reg) words,
+                ws = in(reg) stride,
+                sums = in(reg) &raw mut sums.0,
+                row = in(reg) ROW_BYTES,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _,
+                options(nostack),
+            );
+            for _ in 0..STEPS {
+                ahead.step::<1>();
+            }
+            let groups = b.groups.add(t.row * b.group_stride + g);
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(b.scales.add(g * PANEL + t.col).cast()));
+            let scale = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits));
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let group = groups.add(last(r) * b.group_stride);
+                let sum = _mm512_add_epi32(_mm512_load_si512(sums.0[r].as_ptr().cast()), _mm512_set1_epi32((*group).start));
+                let scale = _mm512_mul_ps(scale, _mm512_set1_ps((*group).scale));
+                *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, *acc);
+            }
+            w = w.add(STEPS * PANEL);
+            x = x.add(GROUP);
+        }
+        for (acc, y) in acc.iter().zip(y).take(height) {
+            _mm512_storeu_ps(y, *acc);
+        }
+    }
+}
