@@ -259,7 +259,8 @@ unsafe fn integer_tile<const STEPS: usize, const R: usize>(b: &Block, t: &Tile, 
     /// Aligned to a line.
     #[repr(align(64))]
     struct Lines<const N: usize>([[i32; SIDE]; N]);
-    let mut sums = Lines([[0; SIDE]; SIDE]);
+    // Of this group and of the next one, which is multiplied meanwhile: what a tile has just stored is read back only after it reached the cache.
+    let mut sums = [Lines([[0; SIDE]; SIDE]), Lines([[0; SIDE]; SIDE])];
     let mut bytes = Lines([[0; SIDE]; GROUP_STEPS]);
     let low = _mm512_set1_epi8(0x0f);
     // SAFETY: the tile lies in the block; per group a row has `GROUP` bytes of x and the panel `STEPS` steps of 64 words. Rows of `sums`
@@ -271,46 +272,50 @@ unsafe fn integer_tile<const STEPS: usize, const R: usize>(b: &Block, t: &Tile, 
         let mut ahead = t.ahead;
         let mut w = b.w.add(t.col);
         let mut x = b.x.add(t.row * b.x_stride);
-        for g in 0..b.steps / STEPS {
-            let (words, stride) = if STEPS == GROUP_STEPS {
-                (w, STEP_BYTES)
-            } else {
-                for (step, [first, second]) in bytes.0.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-                    let v = _mm512_load_si512(w.add(step * PANEL).cast());
-                    _mm512_store_si512(first.as_mut_ptr().cast(), _mm512_and_si512(v, low));
-                    _mm512_store_si512(second.as_mut_ptr().cast(), _mm512_and_si512(_mm512_srli_epi16::<4>(v), low));
+        let count = b.steps / STEPS;
+        for g in 0..=count {
+            if g < count {
+                let (words, stride) = if STEPS == GROUP_STEPS {
+                    (w, STEP_BYTES)
+                } else {
+                    for (step, [first, second]) in bytes.0.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                        let v = _mm512_load_si512(w.add(step * PANEL).cast());
+                        _mm512_store_si512(first.as_mut_ptr().cast(), _mm512_and_si512(v, low));
+                        _mm512_store_si512(second.as_mut_ptr().cast(), _mm512_and_si512(_mm512_srli_epi16::<4>(v), low));
+                    }
+                    (bytes.0.as_ptr().cast(), ROW_BYTES)
+                };
+                asm!(
+                    "tilezero tmm0",
+                    "tileloadd tmm1, [{x} + {xs}]",
+                    "tileloadd tmm2, [{w} + {ws}]",
+                    "tdpbsud tmm0, tmm1, tmm2",
+                    "tilestored [{sums} + {row}], tmm0",
+                    x = in(reg) x,
+                    xs = in(reg) b.x_stride,
+                    w = in(reg) words,
+                    ws = in(reg) stride,
+                    sums = in(reg) &raw mut sums[g % 2].0,
+                    row = in(reg) ROW_BYTES,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _,
+                    options(nostack),
+                );
+                for _ in 0..STEPS {
+                    ahead.step::<1>();
                 }
-                (bytes.0.as_ptr().cast(), ROW_BYTES)
-            };
-            asm!(
-                "tilezero tmm0",
-                "tileloadd tmm1, [{x} + {xs}]",
-                "tileloadd tmm2, [{w} + {ws}]",
-                "tdpbsud tmm0, tmm1, tmm2",
-                "tilestored [{sums} + {row}], tmm0",
-                x = in(reg) x,
-                xs = in(reg) b.x_stride,
-                w = in(reg) words,
-                ws = in(reg) stride,
-                sums = in(reg) &raw mut sums.0,
-                row = in(reg) ROW_BYTES,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _,
-                options(nostack),
-            );
-            for _ in 0..STEPS {
-                ahead.step::<1>();
+                w = w.add(STEPS * PANEL);
+                x = x.add(GROUP);
             }
+            let Some(g) = g.checked_sub(1) else { continue };
             let groups = b.groups.add(t.row * b.group_stride + g);
             let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(b.scales.add(g * PANEL + t.col).cast()));
             let scale = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits));
             for (r, acc) in acc.iter_mut().enumerate() {
                 let group = groups.add(last(r) * b.group_stride);
-                let sum = _mm512_add_epi32(_mm512_load_si512(sums.0[r].as_ptr().cast()), _mm512_set1_epi32((*group).start));
+                let sum = _mm512_add_epi32(_mm512_load_si512(sums[g % 2].0[r].as_ptr().cast()), _mm512_set1_epi32((*group).start));
                 let scale = _mm512_mul_ps(scale, _mm512_set1_ps((*group).scale));
                 *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, *acc);
             }
-            w = w.add(STEPS * PANEL);
-            x = x.add(GROUP);
         }
         for (acc, y) in acc.iter().zip(y).take(height) {
             _mm512_storeu_ps(y, *acc);

@@ -151,16 +151,15 @@ impl Panels for Weight {
         0
     }
 
-    fn words(&self, cpu: &Cpu, panel: usize, from: usize, steps: usize, _room: *mut u32) -> Words {
+    fn at(&self, panel: usize, from: usize) -> *const u32 {
+        let first = self.words(0);
+        first.as_ptr().wrapping_add(panel * first.len() + from * PANEL)
+    }
+
+    fn words(&self, _cpu: &Cpu, panel: usize, from: usize, _steps: usize, _room: *mut u32) -> Words {
         let words = &self.words(panel)[from * PANEL..];
         let scales = self.scales(panel);
         let group = from * values_per_word(self.precision()) / GROUP;
-        // Inside the panel the next block follows; after its end this thread will get about the panel after the other threads'.
-        let skip = if words.len() > steps * PANEL { 0 } else { (cpu.threads() - 1) * self.words(panel).len() };
-        Words {
-            at: words.as_ptr(),
-            scales: scales.get(group * PANEL..).map_or(std::ptr::null(), <[u16]>::as_ptr),
-            next: words.as_ptr().wrapping_add(steps * PANEL + skip),
-        }
+        Words { at: words.as_ptr(), scales: scales.get(group * PANEL..).map_or(std::ptr::null(), <[u16]>::as_ptr) }
     }
 }

@@ -30,6 +30,10 @@ impl Panels for Transposed<'_> {
         BLOCK_BYTES
     }
 
+    fn at(&self, _panel: usize, _from: usize) -> *const u32 {
+        std::ptr::null()
+    }
+
     fn words(&self, cpu: &Cpu, panel: usize, from: usize, steps: usize, room: *mut u32) -> Words {
         let steps_per_panel = PANEL / values_per_word(self.shape().precision);
         debug_assert!(from.is_multiple_of(steps_per_panel) && steps.is_multiple_of(steps_per_panel));
@@ -48,7 +52,7 @@ impl Panels for Transposed<'_> {
                 }
             }
         }
-        Words { at: room, scales: std::ptr::null(), next: std::ptr::null() }
+        Words { at: room, scales: std::ptr::null() }
     }
 }
 
