@@ -107,11 +107,9 @@ fn chains(isa: Isa, precision: Precision) -> u64 {
         // SAFETY: as above.
         (Isa::Amx, Precision::Bf16) => return unsafe { x86::bf16_tiles() },
         // SAFETY: as above.
-        (Isa::Amx, Precision::Int8 | Precision::Int4) => return unsafe { x86::int8_tiles() },
-        // SAFETY: as above.
         (Isa::Avx512, Precision::Bf16) => return unsafe { x86::bf16_512() },
         // SAFETY: as above.
-        (Isa::Avx512, Precision::Int8 | Precision::Int4) => return unsafe { x86::int8_512() },
+        (Isa::Avx512 | Isa::Amx, Precision::Int8 | Precision::Int4) => return unsafe { x86::int8_512() },
         // SAFETY: as above.
         (Isa::Avx2, Precision::F32 | Precision::Bf16) => return unsafe { x86::f32_256() },
         // SAFETY: as above.
@@ -192,41 +190,35 @@ mod x86 {
         _mm512_dpbusd_epi32(s, a, a)
     });
 
-    /// A function that runs four chains of `$step` on whole tiles: 16 rows by 16 columns by `$k` multiply-adds each.
-    macro_rules! tile_chains {
-        ($name:ident, $step:literal, $k:literal) => {
-            pub(super) unsafe fn $name() -> u64 {
-                /// Palette 1; eight tiles of 16 rows of 64 bytes.
-                #[repr(C, align(64))]
-                struct Shapes([u8; 16], [u16; 16], [u8; 16]);
-                let tiles = std::array::from_fn(|i| if i < 8 { 64 } else { 0 });
-                let shapes = Shapes(std::array::from_fn(|i| u8::from(i == 0)), tiles, tiles.map(|bytes| (bytes / 4) as u8));
-                let steps = CHAIN_STEPS / 8;
-                // SAFETY: touches nothing but tiles, which it configures and gives back.
-                unsafe {
-                    std::arch::asm!(
-                        "ldtilecfg [{shapes}]",
-                        "20:",
-                        concat!($step, " tmm0, tmm4, tmm6"),
-                        concat!($step, " tmm1, tmm4, tmm7"),
-                        concat!($step, " tmm2, tmm5, tmm6"),
-                        concat!($step, " tmm3, tmm5, tmm7"),
-                        "dec {n}",
-                        "jnz 20b",
-                        "tilerelease",
-                        shapes = in(reg) &shapes,
-                        n = inout(reg) steps => _,
-                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
-                        out("tmm7") _,
-                        options(nostack),
-                    );
-                }
-                (steps * 4 * 16 * 16 * $k) as u64
-            }
-        };
+    /// Four chains on whole tiles: 16 rows by 16 columns by 32 multiply-adds each.
+    pub(super) unsafe fn bf16_tiles() -> u64 {
+        /// Palette 1; eight tiles of 16 rows of 64 bytes.
+        #[repr(C, align(64))]
+        struct Shapes([u8; 16], [u16; 16], [u8; 16]);
+        let tiles = std::array::from_fn(|i| if i < 8 { 64 } else { 0 });
+        let shapes = Shapes(std::array::from_fn(|i| u8::from(i == 0)), tiles, tiles.map(|bytes| (bytes / 4) as u8));
+        let steps = CHAIN_STEPS / 8;
+        // SAFETY: touches nothing but tiles, which it configures and gives back.
+        unsafe {
+            std::arch::asm!(
+                "ldtilecfg [{shapes}]",
+                "20:",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "dec {n}",
+                "jnz 20b",
+                "tilerelease",
+                shapes = in(reg) &shapes,
+                n = inout(reg) steps => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
+                out("tmm7") _,
+                options(nostack),
+            );
+        }
+        (steps * 4 * 16 * 16 * 32) as u64
     }
-    tile_chains!(bf16_tiles, "tdpbf16ps", 32);
-    tile_chains!(int8_tiles, "tdpbsud", 64);
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -17,7 +17,7 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL with BF16 and VNNI.
     Avx512,
-    /// AVX-512 as above, and AMX tiles of bf16 and 8-bit integers.
+    /// AVX-512 as above, and AMX tiles of bf16.
     Amx,
     /// NEON, which every AArch64 has.
     Neon,
@@ -56,8 +56,8 @@ fn amx() -> bool {
     /// `arch_prctl` to ask for a part of the register state, and the tiles' data among those.
     const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
     const XFEATURE_XTILEDATA: libc::c_long = 18;
-    /// Leaf 7, EDX: AMX-BF16, AMX-TILE, AMX-INT8.
-    const FEATURES: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+    /// Leaf 7, EDX: AMX-BF16, AMX-TILE.
+    const FEATURES: u32 = 1 << 22 | 1 << 24;
     let has = std::arch::x86_64::__cpuid(0).eax >= 7 && std::arch::x86_64::__cpuid_count(7, 0).edx & FEATURES == FEATURES;
     // SAFETY: asks the system for a permission and changes no memory. It holds for the process, also for threads that exist.
     has && cfg!(target_os = "linux") && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) } == 0

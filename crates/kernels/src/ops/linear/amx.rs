@@ -1,18 +1,15 @@
-//! The kernels for AMX: tiles of 16 rows by 16 columns that the matrix unit multiplies, 32 values of K at a time, straight from the packed
-//! panel and the packed rows. Floats of 32 bits, and few rows of integers, are left to the AVX-512 kernels.
+//! The kernel for AMX: tiles of 16 rows by 16 columns of bf16 that the matrix unit multiplies, 32 values of K at a time, straight from the
+//! packed panel and the packed rows. Floats of 32 bits and integers are left to the AVX-512 kernels: the sums of a group of 32 integers would
+//! have to go through memory to be scaled, which takes longer than VNNI takes for all.
 //!
 //! `tdpbf16ps` adds to an output the sum of two chains that start at 0, one over the 16 even and one over the 16 odd k of its 32 (ascending,
-//! denormals taken as 0): not what `vdpbf16ps` does, but just as much a function of the row and the column alone. Integer sums are exact, so
-//! that integers have the same bits as everywhere.
+//! denormals taken as 0): not what `vdpbf16ps` does, but just as much a function of the row and the column alone.
 //!
-//! The stable compiler has no intrinsics for tiles, so they are written as assembly: one block each from the configuration to the release of
-//! the tiles, or with nothing between that would touch them.
+//! The stable compiler has no intrinsics for tiles, so they are written as assembly, one block from their configuration to their release.
 
-use super::avx512;
 use super::block::{Block, Tile};
-use super::weight::{GROUP, PANEL};
+use super::weight::PANEL;
 use std::arch::asm;
-use std::arch::x86_64::*;
 
 /// Rows of a tile, and columns of its 32-bit values.
 const SIDE: usize = 16;
@@ -22,12 +19,6 @@ const ROW_BYTES: usize = 64;
 const STEP_BYTES: usize = 4 * PANEL;
 /// bf16: steps (2 of K) of a tile of weights.
 const BF16_STEPS: usize = SIDE;
-/// int8: steps (4 of K) of a group; int4: steps of 8.
-const GROUP_STEPS: usize = GROUP / 4;
-const INT4_STEPS: usize = GROUP / 8;
-/// Rows of integers from which tiles pay.
-const INTEGER_ROWS: usize = 5;
-
 /// Rows and bytes per row of the eight tiles (Intel's manual, volume 1, chapter 18).
 #[repr(C, align(64))]
 struct Shapes {
@@ -51,7 +42,6 @@ impl Shapes {
 }
 
 /// acc += Σ even + Σ odd, over each 32 of K.
-#[target_feature(enable = "avx512f")]
 pub(super) unsafe fn bf16_block(b: &Block) {
     debug_assert!(b.steps.is_multiple_of(BF16_STEPS));
     // SAFETY: the tiles partition the block, whose pointers are good for what it says.
@@ -200,125 +190,5 @@ unsafe fn wide(b: &Block, t: &Tile, height: usize) {
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
-    }
-}
-
-/// As everywhere: per activation group an exact integer sum, then acc = fma(sum, w_scale · x_scale, acc).
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni")]
-pub(super) unsafe fn int8_block(b: &Block) {
-    // SAFETY: as for the kernels of AVX-512.
-    unsafe {
-        if b.rows < INTEGER_ROWS {
-            avx512::int8_block(b);
-        } else {
-            integer_block::<GROUP_STEPS>(b);
-        }
-    }
-}
-
-/// As int8, the two halves of each byte apart.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni")]
-pub(super) unsafe fn int4_block(b: &Block) {
-    // SAFETY: as for the kernels of AVX-512.
-    unsafe {
-        if b.rows < INTEGER_ROWS {
-            avx512::int4_block(b);
-        } else {
-            integer_block::<INT4_STEPS>(b);
-        }
-    }
-}
-
-/// `STEPS` words of K are a group: 8 of int8, 4 of int4.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-#[inline]
-unsafe fn integer_block<const STEPS: usize>(b: &Block) {
-    // SAFETY: the tiles partition the block, whose pointers are good for what it says.
-    unsafe {
-        for (index, row, height) in b.tiles(SIDE) {
-            let (rows, sums) = ((height, GROUP), (height, ROW_BYTES));
-            let shapes = Shapes::new([sums, rows, (GROUP_STEPS, ROW_BYTES), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)]);
-            asm!("ldtilecfg [{}]", in(reg) &shapes, options(nostack));
-            for col in (0..PANEL).step_by(SIDE) {
-                let t = b.tile((index, row), (col, SIDE), SIDE);
-                match height.div_ceil(4) {
-                    1 => integer_tile::<STEPS, 4>(b, &t, height),
-                    2 => integer_tile::<STEPS, 8>(b, &t, height),
-                    3 => integer_tile::<STEPS, 12>(b, &t, height),
-                    _ => integer_tile::<STEPS, 16>(b, &t, height),
-                }
-            }
-        }
-        asm!("tilerelease", options(nostack));
-    }
-}
-
-/// Up to R rows by 16 columns.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn integer_tile<const STEPS: usize, const R: usize>(b: &Block, t: &Tile, height: usize) {
-    /// Aligned to a line.
-    #[repr(align(64))]
-    struct Lines<const N: usize>([[i32; SIDE]; N]);
-    // Of this group and of the next one, which is multiplied meanwhile: what a tile has just stored is read back only after it reached the cache.
-    let mut sums = [Lines([[0; SIDE]; SIDE]), Lines([[0; SIDE]; SIDE])];
-    let mut bytes = Lines([[0; SIDE]; GROUP_STEPS]);
-    let low = _mm512_set1_epi8(0x0f);
-    // SAFETY: the tile lies in the block; per group a row has `GROUP` bytes of x and the panel `STEPS` steps of 64 words. Rows of `sums`
-    // beyond the tile's height stay 0, and their chains are those of the last row, kept by nobody.
-    unsafe {
-        let last = |r: usize| r.min(height - 1);
-        let y: [*mut f32; R] = std::array::from_fn(|r| b.y.add((t.row + last(r)) * b.y_stride + t.col));
-        let mut acc: [__m512; R] = std::array::from_fn(|r| if b.fresh { _mm512_setzero_ps() } else { _mm512_loadu_ps(y[r]) });
-        let mut ahead = t.ahead;
-        let mut w = b.w.add(t.col);
-        let mut x = b.x.add(t.row * b.x_stride);
-        let count = b.steps / STEPS;
-        for g in 0..=count {
-            if g < count {
-                let (words, stride) = if STEPS == GROUP_STEPS {
-                    (w, STEP_BYTES)
-                } else {
-                    for (step, [first, second]) in bytes.0.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-                        let v = _mm512_load_si512(w.add(step * PANEL).cast());
-                        _mm512_store_si512(first.as_mut_ptr().cast(), _mm512_and_si512(v, low));
-                        _mm512_store_si512(second.as_mut_ptr().cast(), _mm512_and_si512(_mm512_srli_epi16::<4>(v), low));
-                    }
-                    (bytes.0.as_ptr().cast(), ROW_BYTES)
-                };
-                asm!(
-                    "tilezero tmm0",
-                    "tileloadd tmm1, [{x} + {xs}]",
-                    "tileloadd tmm2, [{w} + {ws}]",
-                    "tdpbsud tmm0, tmm1, tmm2",
-                    "tilestored [{sums} + {row}], tmm0",
-                    x = in(reg) x,
-                    xs = in(reg) b.x_stride,
-                    w = in(reg) words,
-                    ws = in(reg) stride,
-                    sums = in(reg) &raw mut sums[g % 2].0,
-                    row = in(reg) ROW_BYTES,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _,
-                    options(nostack),
-                );
-                for _ in 0..STEPS {
-                    ahead.step::<1>();
-                }
-                w = w.add(STEPS * PANEL);
-                x = x.add(GROUP);
-            }
-            let Some(g) = g.checked_sub(1) else { continue };
-            let groups = b.groups.add(t.row * b.group_stride + g);
-            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(b.scales.add(g * PANEL + t.col).cast()));
-            let scale = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits));
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let group = groups.add(last(r) * b.group_stride);
-                let sum = _mm512_add_epi32(_mm512_load_si512(sums[g % 2].0[r].as_ptr().cast()), _mm512_set1_epi32((*group).start));
-                let scale = _mm512_mul_ps(scale, _mm512_set1_ps((*group).scale));
-                *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, *acc);
-            }
-        }
-        for (acc, y) in acc.iter().zip(y).take(height) {
-            _mm512_storeu_ps(y, *acc);
-        }
     }
 }

@@ -40,14 +40,11 @@ pub(super) type Kernel = unsafe fn(&Block);
 pub(super) fn kernel(isa: Isa, precision: Precision) -> Kernel {
     #[cfg(target_arch = "x86_64")]
     match (isa, precision) {
-        (Isa::Amx, Precision::F32) => return super::avx512::f32_block,
         (Isa::Amx, Precision::Bf16) => return super::amx::bf16_block,
-        (Isa::Amx, Precision::Int8) => return super::amx::int8_block,
-        (Isa::Amx, Precision::Int4) => return super::amx::int4_block,
-        (Isa::Avx512, Precision::F32) => return super::avx512::f32_block,
+        (Isa::Avx512 | Isa::Amx, Precision::F32) => return super::avx512::f32_block,
         (Isa::Avx512, Precision::Bf16) => return super::avx512::bf16_block,
-        (Isa::Avx512, Precision::Int8) => return super::avx512::int8_block,
-        (Isa::Avx512, Precision::Int4) => return super::avx512::int4_block,
+        (Isa::Avx512 | Isa::Amx, Precision::Int8) => return super::avx512::int8_block,
+        (Isa::Avx512 | Isa::Amx, Precision::Int4) => return super::avx512::int4_block,
         (Isa::Avx2, Precision::F32) => return super::avx2::f32_block,
         (Isa::Avx2, Precision::Bf16) => return super::avx2::bf16_block,
         (Isa::Avx2, Precision::Int8) => return super::avx2::int8_block,

@@ -58,8 +58,12 @@ pub(super) struct Shape {
 
 /// Panels of a task. AMX multiplies so fast that for many rows it would wait for the packed rows to come from the last level cache: there a
 /// block of them is used for several panels.
-fn panels_per_task(cpu: &Cpu, rows: usize, panels: usize) -> usize {
-    if cpu.isa() == Isa::Amx && rows > FEW_ROWS { AMX_PANELS.min(panels.div_ceil(cpu.threads())) } else { 1 }
+fn panels_per_task(cpu: &Cpu, precision: Precision, rows: usize, panels: usize) -> usize {
+    if cpu.isa() == Isa::Amx && precision == Precision::Bf16 && rows > FEW_ROWS {
+        AMX_PANELS.min(panels.div_ceil(cpu.threads()))
+    } else {
+        1
+    }
 }
 
 /// Steps of K in a block for so many rows.
@@ -87,7 +91,7 @@ pub(super) fn product(cpu: &Cpu, x: &[f32], panels: &dyn Panels, y: &mut [f32], 
         let rows = x.len() / shape.k;
         let packed = Activations::pack(cpu, shape.precision, x, [shape.k, shape.padded_k]);
         let count = shape.n.div_ceil(PANEL);
-        let group = panels_per_task(cpu, rows, count);
+        let group = panels_per_task(cpu, shape.precision, rows, count);
         let groups = count.div_ceil(group);
         let parts = (TASKS_PER_THREAD * cpu.threads()).div_ceil(groups).clamp(1, rows.div_ceil(ROWS_PER_TASK));
         let y = Split::new(y.as_mut_ptr());
