@@ -18,11 +18,11 @@ use tiger_model::{Adapter, AdapterState, Model, Precision};
 use tokio::sync::mpsc::unbounded_channel;
 
 /// Largest relative error of a loss part, or what f32 leaves of 1.
-const LOSS_TOLERANCE: f64 = 1e-5;
+const LOSS_TOLERANCE: f64 = 2e-6;
 /// Largest relative error of one tensor's gradient: norm of the difference over norm of the reference.
-const GRADIENT_TOLERANCE: f64 = 1e-4;
+const GRADIENT_TOLERANCE: f64 = 1e-5;
 /// Largest relative error over a hundred steps. AdamW divides by the gradient's own size, so that what is noise in a small entry is a whole step.
-const CURVE_TOLERANCE: f64 = 1e-2;
+const CURVE_TOLERANCE: f64 = 1e-3;
 /// Weight of a step's gradient in AdamW's first moment, which is where a step from zero leaves it.
 const FIRST_MOMENT: f32 = 0.1;
 
