@@ -11,9 +11,6 @@ use std::time::Duration;
 use memory::Scratch;
 use pool::Pool;
 
-/// Enough that a busy core does not hold up the rest.
-const TASKS_PER_THREAD: usize = 4;
-
 /// Instruction set that the vector code uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
@@ -113,12 +110,6 @@ impl Cpu {
     /// With the first panic of a task, after all tasks are done.
     pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         self.pool.run(tasks, task);
-    }
-
-    /// Tasks per thread that an op should be cut into at least, where so many are worth it: some to even out what else the machine does, more where
-    /// pauses follow each other closely.
-    pub(crate) fn tasks_per_thread(&self) -> usize {
-        if pause::is_frequent() { 4 * TASKS_PER_THREAD } else { TASKS_PER_THREAD }
     }
 
     /// Runs `work` on this thread. Whenever its time is over, it pauses before the next task of an op, and `between` computes; that says how much time

@@ -10,13 +10,9 @@ type Between<'a> = dyn FnMut() -> Duration + 'a;
 
 #[derive(Clone, Copy)]
 struct Armed {
-    slice: Duration,
     due: Instant,
     between: NonNull<Between<'static>>,
 }
-
-/// Slices below this are shorter than usual tasks.
-const SHORT: Duration = Duration::from_millis(2);
 
 thread_local! {
     /// The long computation of this thread. None in a pause: what runs there is not paused.
@@ -36,18 +32,13 @@ impl Drop for Restore {
 pub(super) fn pausing<R>(slice: Duration, between: &mut Between<'_>, work: impl FnOnce() -> R) -> R {
     // SAFETY: only the lifetime is changed. The pointer is reached through ARMED alone, which `Restore` resets before this function is left.
     let between = unsafe { std::mem::transmute::<NonNull<Between<'_>>, NonNull<Between<'static>>>(NonNull::from(between)) };
-    let _restore = Restore(ARMED.replace(Some(Armed { slice, due: Instant::now() + slice, between })));
+    let _restore = Restore(ARMED.replace(Some(Armed { due: Instant::now() + slice, between })));
     work()
 }
 
 /// Whether the long computation of this thread has used up its slice.
 pub(super) fn is_due() -> bool {
     ARMED.get().is_some_and(|armed| Instant::now() >= armed.due)
-}
-
-/// Whether tasks should be small because pauses follow each other closely: whoever waits for one waits for the tasks that are still running.
-pub(super) fn is_frequent() -> bool {
-    ARMED.get().is_some_and(|armed| armed.slice < SHORT)
 }
 
 /// Pauses if it is time. Called where this thread is in no task and no job is open.
@@ -59,5 +50,6 @@ pub(super) fn take_if_due() {
     // After a panic in the pause the long computation is unwound, and `pausing` restores.
     // SAFETY: `pausing` is still running, and nobody else has the pointer while ARMED is empty.
     let slice = unsafe { armed.between.as_mut() }();
-    ARMED.set(Some(Armed { slice, due: Instant::now() + slice, ..armed }));
+    armed.due = Instant::now() + slice;
+    ARMED.set(Some(armed));
 }

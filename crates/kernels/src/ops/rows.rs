@@ -48,10 +48,13 @@ impl<'a> Rows<'a> {
 /// Elements below which a task is not worth handing to another thread (a hand-over costs some hundred nanoseconds).
 const MIN_TASK_ELEMENTS: usize = 16 * 1024;
 
+/// Tasks per thread, so that a busy core does not hold up the rest.
+const TASKS_PER_THREAD: usize = 4;
+
 /// Splits `items` (each of about `cost` elements of work) into ranges and runs `task` on each. The split never changes a result.
 pub(crate) fn split(cpu: &Cpu, items: usize, cost: usize, task: &(dyn Fn(Range<usize>) + Sync)) {
     let worthwhile = (items * cost.max(1)).div_ceil(MIN_TASK_ELEMENTS);
-    let tasks = worthwhile.min(cpu.threads() * cpu.tasks_per_thread()).min(items);
+    let tasks = worthwhile.min(cpu.threads() * TASKS_PER_THREAD).min(items);
     if tasks <= 1 || cpu.threads() == 1 {
         if items > 0 {
             task(0..items);

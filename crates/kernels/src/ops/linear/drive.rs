@@ -22,7 +22,8 @@ const AMX_PANELS: usize = 4;
 const MOST_ROWS: usize = 512;
 const MOST_ACTIVATION_BYTES: usize = 32 << 20;
 const LEAST_ROWS: usize = 128;
-/// Rows that are worth a task of their own.
+/// Tasks per thread to even out what else the machine does, and rows that are worth a task of their own.
+const TASKS_PER_THREAD: usize = 4;
 const ROWS_PER_TASK: usize = 96;
 
 /// A part of a panel: its words from some k on.
@@ -92,7 +93,7 @@ pub(super) fn product(cpu: &Cpu, x: &[f32], panels: &dyn Panels, y: &mut [f32], 
         let count = shape.n.div_ceil(PANEL);
         let group = panels_per_task(cpu, shape.precision, rows, count);
         let groups = count.div_ceil(group);
-        let parts = (cpu.tasks_per_thread() * cpu.threads()).div_ceil(groups).clamp(1, rows.div_ceil(ROWS_PER_TASK));
+        let parts = (TASKS_PER_THREAD * cpu.threads()).div_ceil(groups).clamp(1, rows.div_ceil(ROWS_PER_TASK));
         let y = Split::new(y.as_mut_ptr());
         cpu.run(groups * parts, &|task| {
             let (first, part) = (task / parts * group, task % parts);
