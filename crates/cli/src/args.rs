@@ -524,6 +524,9 @@ pub struct Bench {
     /// Measure only answers with drafts of likely tokens beside the same without
     #[arg(long, conflicts_with = "full")]
     pub speculation: bool,
+    /// Measure only the rate and the gaps of so many streams while a model trains, beside the same streams alone
+    #[arg(long, value_name = "STREAMS", value_parser = clap::value_parser!(u32).range(1..=64), conflicts_with_all = ["full", "speculation", "train", "context", "llama_bench"])]
+    pub beside: Option<u32>,
     /// Of all these, only what has this text in its name
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
@@ -540,7 +543,7 @@ pub struct Bench {
     #[arg(long, value_name = "FILE", requires = "llama_bench")]
     pub llama_model: Option<PathBuf>,
     /// Instead of kernels: one-token requests to this running `tiger serve`, for its base named by --model, with the key of --api-key
-    #[arg(long, value_name = "URL", conflicts_with_all = ["text", "llama_bench", "full", "only", "context", "train"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["text", "llama_bench", "full", "only", "context", "train", "beside"])]
     pub http: Option<String>,
     /// A running `llama-server` with the same model, to be asked in turns with ours
     #[arg(long, value_name = "URL", requires = "http")]

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use tiger_formats::Module;
+use tiger_formats::{Architecture, Module};
 use tiger_kernels::Cpu;
 use tiger_kernels::cpu::memory::zeros;
 use tiger_kernels::ops::attention::{self, AttentionSaved, KvLayer, KvRead, PAGE_TOKENS, PageId};
@@ -165,14 +165,28 @@ impl TrainBatch {
     }
 
     /// The most that can be kept of this batch in so many bytes; the last layer and the others' inputs, however many they are.
-    pub fn keep_within(&self, bytes: u64, model: &Model, rank: usize) -> Keep {
-        let a = model.architecture();
-        let qkv = (a.heads + 2 * a.kv_heads) * a.head_dim;
-        let per_token = a.hidden + qkv + a.heads * (a.head_dim + 1) + 2 * a.ffn + 7 * rank.next_multiple_of(16);
-        let [input, besides] = [a.hidden, per_token].map(|values| 4 * (self.tokens.len() * values).max(1) as u64);
+    pub fn keep_within(&self, bytes: u64, a: &Architecture, rank: usize) -> Keep {
+        let [input, besides] = self.layer_bytes(a, rank);
         match usize::try_from(bytes.saturating_sub(input * a.layers as u64) / besides) {
             Ok(layers) if layers < a.layers => Keep::Last(layers.max(1)),
             _ => Keep::All,
+        }
+    }
+
+    /// Bytes of a layer's input, and of what its backward reads besides.
+    fn layer_bytes(&self, a: &Architecture, rank: usize) -> [u64; 2] {
+        let qkv = (a.heads + 2 * a.kv_heads) * a.head_dim;
+        let per_token = a.hidden + qkv + a.heads * (a.head_dim + 1) + 2 * a.ffn + 7 * rank.next_multiple_of(16);
+        [a.hidden, per_token].map(|values| 4 * (self.tokens.len() * values).max(1) as u64)
+    }
+
+    /// Bytes that a forward keeps of this batch for its backward.
+    pub fn kept_bytes(&self, keep: Keep, a: &Architecture, rank: usize) -> u64 {
+        let [input, besides] = self.layer_bytes(a, rank);
+        match keep {
+            Keep::All => (input + besides) * a.layers as u64,
+            Keep::Last(layers) => input * a.layers as u64 + besides * layers.min(a.layers) as u64,
+            Keep::Nothing => 0,
         }
     }
 }

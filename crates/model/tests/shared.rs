@@ -149,7 +149,7 @@ fn threads_and_checkpoints_change_no_bit() {
 #[test]
 fn as_many_layers_are_kept_as_fit() {
     let (batch, model) = (batch(true), model(Precision::Bf16, KvType::Bf16));
-    let keep = |bytes| batch.keep_within(bytes, &model, 8);
+    let keep = |bytes| batch.keep_within(bytes, model.architecture(), 8);
     // Of three layers their inputs; of each that is whole q, k and v, o and its sums, gate and up, seven h of padded rank, the middle.
     let row = 4 * batch.tokens.len() as u64;
     let (inputs, layer) = (3 * 64 * row, (128 + 64 + 4 + 256 + 7 * 16 + 64) * row);

@@ -135,7 +135,7 @@ fn token_times(
     Ok((times, Drafted { tokens: status.drafted_tokens, right: status.accepted_tokens }))
 }
 
-fn prompt(model: &Model) -> Vec<u32> {
+pub(super) fn prompt(model: &Model) -> Vec<u32> {
     (0..PROMPT as u32).map(|i| i.wrapping_mul(7919) % model.architecture().vocab as u32).collect()
 }
 
@@ -145,7 +145,7 @@ fn median_us(mut seconds: Vec<f64>) -> f64 {
 }
 
 /// The one model, already there.
-struct Ready(Arc<Model>);
+pub(super) struct Ready(pub(super) Arc<Model>);
 
 impl Source for Ready {
     fn base(&self, _: &BaseId, _: Progress<'_>) -> Result<Arc<Model>, String> {

@@ -1,6 +1,7 @@
 //! `tiger bench`: decode, prefill and training beside the machine's own limits, measured in the same run, and beside llama.cpp when its
 //! binary is given, or PyTorch and PEFT when an interpreter is. Numbers only, no judgement. Knows no kernel and no scheduling: the engine's cost per token is measured elsewhere.
 
+mod beside;
 mod engine;
 mod http;
 mod llama;
@@ -43,6 +44,8 @@ pub(crate) enum Work {
     Engine,
     /// Answers through the whole engine with drafts, against the same without.
     Drafts { answer: Answer, streams: u32 },
+    /// So many streams while a model trains, against the same alone.
+    Beside { streams: u32 },
     /// A step of training on so many sequences.
     Train { sequences: usize, pass: Pass },
     /// A training call with responses to one prompt, against the same responses one by one.
@@ -84,6 +87,8 @@ impl Work {
             Self::Engine => "engine, 1 stream".into(),
             Self::Drafts { answer, streams: 1 } => format!("drafts, {}", answer.name()),
             Self::Drafts { answer, streams } => format!("drafts, {} × {streams}", answer.name()),
+            Self::Beside { streams: 1 } => "beside training, 1 stream".into(),
+            Self::Beside { streams } => format!("beside training, {streams} streams"),
             Self::Train { sequences, pass } => {
                 let how = match pass {
                     Pass::MicroBatches => "",
@@ -106,7 +111,7 @@ pub(crate) struct Row {
     tokens_per_s: f64,
     /// What the machine did, and what it can do. For a cached prompt: its time, and that of the whole; for the engine: the time of a bare
     /// step and draw, and of both in the engine; for drafts: the time of a token with them, and without; for a group: its time, and that of its
-    /// responses apart.
+    /// responses apart; beside training: the rate then, and alone.
     reached: f64,
     limit: f64,
     unit: &'static str,
@@ -121,6 +126,8 @@ pub(crate) struct Row {
     context: Option<Context>,
     /// What was drafted.
     drafted: Option<engine::Drafted>,
+    /// Gaps of streams beside training.
+    beside: Option<beside::Beside>,
 }
 
 /// Keys and values of a long context.
@@ -155,6 +162,7 @@ impl Row {
             costs: None,
             context: None,
             drafted: None,
+            beside: None,
         }
     }
 
@@ -240,10 +248,12 @@ fn made(cpu: &Cpu, args: &Bench) -> Result<Arc<Model>, Failure> {
 fn works(args: &Bench) -> Vec<Work> {
     let mut works = match args.context {
         Some(tokens) => vec![Work::Context(tokens)],
+        None if args.beside.is_some() => Vec::new(),
         None if args.speculation => DRAFTS.to_vec(),
         None if args.train && !args.full => Vec::new(),
         None => SHORT.to_vec(),
     };
+    works.extend(args.beside.map(|streams| Work::Beside { streams }));
     if args.full {
         works.extend(FULL);
         works.extend(DRAFTS);
@@ -287,7 +297,7 @@ fn print_json(&Printed { args, cpu, model, rows, peak_bytes }: &Printed<'_>) -> 
                 "step_us": r.costs.map(|c| c.step_us), "draw_us": r.costs.map(|c| c.draw_us),
                 "engine_overhead_us": r.costs.map(|c| c.overhead_us()), "kv_bytes": r.context.map(|c| c.kv_bytes),
                 "kv_resident_bytes": r.context.map(|c| c.resident_bytes), "kv_gb_per_s": r.context.map(|c| c.gb_per_s()),
-                "drafted": r.drafted.map(|d| d.tokens), "drafted_right": r.drafted.map(|d| d.right),
+                "drafted": r.drafted.map(|d| d.tokens), "drafted_right": r.drafted.map(|d| d.right), "gaps": r.beside.map(gaps_json),
             })
         })
         .collect();
@@ -296,6 +306,22 @@ fn print_json(&Printed { args, cpu, model, rows, peak_bytes }: &Printed<'_>) -> 
         "kv_cache": format!("{:?}", model.kv_type()), "threads": cpu.threads(), "isa": format!("{:?}", cpu.isa()),
         "weights_bytes": model.bytes(), "peak_resident_bytes": peak_bytes, "rows": rows,
     }))
+}
+
+fn gaps_json(b: beside::Beside) -> serde_json::Value {
+    let pace = |p: beside::Pace| json!({ "median_ms": 1e3 * p.median_s, "p99_ms": 1e3 * p.p99_s, "largest_ms": 1e3 * p.largest_s });
+    json!({ "idle": pace(b.idle), "beside": pace(b.beside), "trained_tokens_per_s": b.trained_per_s })
+}
+
+fn print_gaps(row: &Row, beside: &beside::Beside) {
+    let beside::Beside { idle, beside, trained_per_s } = beside;
+    let times = |p: &beside::Pace| format!("{:.2} ms, 99 % under {:.2}, largest {:.2}", 1e3 * p.median_s, 1e3 * p.p99_s, 1e3 * p.largest_s);
+    println!("{}: a token every {}; alone every {}", row.work.name(), times(beside), times(idle));
+    println!(
+        "largest gap {:.2} x the time between two tokens alone, 99 % under {:.2} x; trained meanwhile {trained_per_s:.1} tokens/s",
+        beside.largest_s / idle.median_s,
+        beside.p99_s / idle.median_s
+    );
 }
 
 fn print_table(&Printed { args, cpu, model, rows, peak_bytes }: &Printed<'_>) -> Result<(), Failure> {
@@ -343,6 +369,9 @@ fn print_table(&Printed { args, cpu, model, rows, peak_bytes }: &Printed<'_>) ->
     }
     for (row, drafted) in rows.iter().filter_map(|r| Some((r, r.drafted?))) {
         println!("{}: {} tokens drafted, {} of them right", row.work.name(), drafted.tokens, drafted.right);
+    }
+    for (row, beside) in rows.iter().filter_map(|r| Some((r, r.beside?))) {
+        print_gaps(row, &beside);
     }
     for context in rows.iter().filter_map(|r| r.context) {
         println!(
@@ -403,6 +432,11 @@ fn measure(cpu: &Cpu, model: &Arc<Model>, sampling: &mut Sampling<'_>, work: Wor
         Work::Drafts { answer, streams } => {
             let ([with, without], drafted) = speculation::seconds_per_token(model, cpu.threads(), answer, streams)?;
             Row { drafted: Some(drafted), ..Row::new(work, 1.0 / with, [1e6 * with, 1e6 * without], "us") }
+        }
+        Work::Beside { streams } => {
+            let both = beside::measure(model, cpu.threads(), streams)?;
+            let rates = [both.beside, both.idle].map(|pace| pace.tokens_per_s);
+            Row { beside: Some(both), ..Row::new(work, rates[0], rates, "tokens/s") }
         }
         Work::TrainGroup => {
             let [together, apart] = training::group_seconds(cpu, model)?;

@@ -46,11 +46,16 @@ pub(super) fn micro_batches(sequences: usize) -> usize {
 
 /// Seconds of a call that takes one step on so many sequences of [`SEQUENCE`] tokens.
 pub(super) fn seconds(cpu: &Cpu, model: &Model, sequences: usize, pass: Pass) -> Result<f64, Failure> {
+    call_seconds(cpu, model, sequences_request(model, sequences), &pass.config())
+}
+
+/// A call that takes one step on so many sequences of [`SEQUENCE`] tokens.
+pub(super) fn sequences_request(model: &Model, sequences: usize) -> TrainRequest {
     let vocab = model.architecture().vocab as u32;
     // One token goes before the trained ones, and the last is no row: so many rows as targets.
     let group = |s| Group { prompt: vec![0], responses: vec![response(s, SEQUENCE, vocab)] };
     let knobs = Knobs { objective: Objective::Sft, baseline: Baseline::None, ..knobs() };
-    call_seconds(cpu, model, ((0..sequences).map(group).collect(), knobs), &pass.config())
+    request(model, (0..sequences).map(group).collect(), knobs)
 }
 
 /// Seconds of a training call with one group, and of its responses one call after the other: one such call's, times their number. The engine
@@ -60,7 +65,7 @@ pub(super) fn group_seconds(cpu: &Cpu, model: &Model) -> Result<[f64; 2], Failur
     let seconds = |responses| {
         let responses = (0..responses).map(|i| response(i, GROUP_ANSWER, vocab)).collect();
         let groups = vec![Group { prompt: tokens(0, GROUP_PROMPT, vocab).collect(), responses }];
-        call_seconds(cpu, model, (groups, knobs()), &Config::default())
+        call_seconds(cpu, model, request(model, groups, knobs()), &Config::default())
     };
     Ok([seconds(GROUP)?, GROUP as f64 * seconds(1)?])
 }
@@ -69,8 +74,8 @@ fn knobs() -> Knobs {
     Knobs { kl_coefficient: 0.0, evaluate: false, ..Knobs::default() }
 }
 
-fn call_seconds(cpu: &Cpu, model: &Model, (groups, knobs): (Vec<Group>, Knobs), config: &Config) -> Result<f64, Failure> {
-    let request = TrainRequest {
+fn request(model: &Model, groups: Vec<Group>, knobs: Knobs) -> TrainRequest {
+    TrainRequest {
         base: BaseId("bench".into()),
         account: 0,
         state: AdapterState::new(Adapter::new(model.architecture(), RANK, 2.0 * RANK as f32, 1)),
@@ -78,7 +83,10 @@ fn call_seconds(cpu: &Cpu, model: &Model, (groups, knobs): (Vec<Group>, Knobs), 
         dropout: 0.0,
         groups,
         knobs,
-    };
+    }
+}
+
+fn call_seconds(cpu: &Cpu, model: &Model, request: TrainRequest, config: &Config) -> Result<f64, Failure> {
     // Nobody listens, but someone must be there: a job without a caller ends.
     let (events, _caller) = tokio::sync::mpsc::unbounded_channel();
     let started = Instant::now();

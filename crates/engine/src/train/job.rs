@@ -275,7 +275,7 @@ impl Running {
         let extras = Extras {
             dropout: (self.dropout > 0.0).then_some(Dropout { p: self.dropout, seed }),
             parent: parent.as_deref(),
-            keep: micro.batch.keep_within(self.activation_bytes, tools.device.model, self.state.adapter.rank()),
+            keep: micro.batch.keep_within(self.activation_bytes, tools.device.model.architecture(), self.state.adapter.rank()),
         };
         let scoring = Scoring { groups: &self.groups, plan: &self.plan, knobs: &self.knobs, start: self.start.as_deref() };
         let sums = (&mut self.tally, &mut self.current[..]);

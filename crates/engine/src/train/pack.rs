@@ -72,3 +72,57 @@ pub(super) fn pack(groups: &[Group], limit: usize) -> Vec<MicroBatch> {
     batches.push(current);
     batches
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use tiger_formats::{Architecture, Rope, RopeScaling};
+    use tiger_model::Keep;
+
+    /// Llama-3.2-1B.
+    fn one_billion() -> Architecture {
+        Architecture {
+            hidden: 2048,
+            layers: 16,
+            heads: 32,
+            kv_heads: 8,
+            head_dim: 64,
+            ffn: 8192,
+            vocab: 128_256,
+            norm_eps: 1e-5,
+            rope: Rope { theta: 500_000.0, scaling: RopeScaling::None },
+            context_length: 131_072,
+            tied: true,
+            qkv_bias: false,
+            o_bias: false,
+            mlp_bias: false,
+        }
+    }
+
+    #[test]
+    fn a_call_of_64_times_2048_tokens_stays_within_the_activation_budget() {
+        let (config, a) = (Config::default(), one_billion());
+        let response = |prompt: usize| Response { tokens: vec![1; 2048 - prompt], reward: 0.0, recorded: None };
+        // Eight groups of eight that share a prompt, and 64 that share nothing.
+        let sharing = (0..8).map(|_| Group { prompt: vec![0; 1024], responses: (0..8).map(|_| response(1024)).collect() }).collect();
+        let apart = (0..64).map(|_| Group { prompt: vec![0], responses: vec![response(1)] }).collect();
+        let all: [Vec<Group>; 2] = [sharing, apart];
+        for groups in all {
+            let batches = pack(&groups, config.micro_batch_tokens);
+            let trained: usize = batches.iter().map(|b| b.owners.len()).sum();
+            assert_eq!(trained, groups.iter().flat_map(|g| &g.responses).map(|r| r.tokens.len()).sum::<usize>(), "every token once");
+            assert!(batches.len() > 1);
+            for micro in &batches {
+                let keep = micro.batch.keep_within(config.activation_bytes, &a, 16);
+                let kept = micro.batch.kept_bytes(keep, &a, 16);
+                assert!(kept <= config.activation_bytes, "{} rows keep {kept} bytes ({keep:?})", micro.rows());
+                assert!(micro.rows() <= 2048);
+                // The budget is used: one layer more would not fit.
+                if let Keep::Last(layers) = keep {
+                    assert!(micro.batch.kept_bytes(Keep::Last(layers + 1), &a, 16) > config.activation_bytes);
+                }
+            }
+        }
+    }
+}

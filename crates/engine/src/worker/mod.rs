@@ -1,9 +1,10 @@
-//! The one loop that owns the device and everything that changes: commands, hang-ups, admission, a step of every base, a unit of training,
-//! and around again; asleep when there is nothing to do. Here sampling and training meet; neither knows the other.
+//! The one loop that owns the device and everything that changes: commands, hang-ups, admission, steps of every base, a unit of training (in
+//! whose pauses the streams go on), and around again; asleep when there is nothing to do. Here sampling and training meet; neither knows the other.
 
 mod admit;
 mod bases;
 mod draw;
+mod interlude;
 mod requests;
 mod step;
 mod trainings;
@@ -28,6 +29,7 @@ use crate::sample::sequence::SequenceKey;
 use crate::source::Source;
 use bases::Bases;
 use draw::DrawBuffers;
+use interlude::Shares;
 use requests::Requests;
 use trainings::Trainings;
 
@@ -62,7 +64,7 @@ enum Flow {
 /// Owner of the device and of all that changes.
 pub(crate) struct Worker {
     config: Config,
-    cpu: Cpu,
+    cpu: Arc<Cpu>,
     inbox: Receiver<Command>,
     shared: Arc<Shared>,
     requests: Requests,
@@ -80,6 +82,7 @@ pub(crate) struct Worker {
     hold: Option<u64>,
     /// Number of the next request, whatever its kind.
     next_number: u64,
+    shares: Shares,
     steps: u64,
     /// Sequences of the step being computed: who is hit if it panics.
     in_step: Vec<SequenceKey>,
@@ -106,7 +109,7 @@ impl Worker {
             requests: Requests::new(shared.clone()),
             trainings: Trainings::new(shared.clone()),
             config,
-            cpu,
+            cpu: Arc::new(cpu),
             inbox,
             shared,
             scheduler: Scheduler::default(),
@@ -115,6 +118,7 @@ impl Worker {
             claimants: BTreeMap::new(),
             hold: None,
             next_number: 0,
+            shares: Shares::default(),
             steps: 0,
             in_step: Vec::new(),
             counters: Counters::default(),
@@ -143,13 +147,19 @@ impl Worker {
 
     /// Once around.
     fn turn(&mut self) -> Flow {
-        if self.receive() == Flow::Stop {
+        if self.serve() == Flow::Stop {
             return Flow::Stop;
         }
-        self.reap();
-        self.bring_bases();
-        self.admit();
         self.trainings.start(&self.bases, &self.config, self.hold);
+        let flow = self.train();
+        let busy = self.busy();
+        self.scheduler.tidy(busy);
+        self.publish_status();
+        flow
+    }
+
+    /// A step of every base. False: nothing runs.
+    fn step_all(&mut self) -> bool {
         let bases: Vec<BaseId> = self.bases.ready().filter(|(_, r)| !r.lane.running().is_empty()).map(|(id, _)| id.clone()).collect();
         for base in &bases {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.step(base))) {
@@ -157,11 +167,7 @@ impl Worker {
                 self.recover(base);
             }
         }
-        self.counters.trained_tokens += self.trainings.turn(&mut self.bases, &self.cpu);
-        let busy = self.busy();
-        self.scheduler.tidy(busy);
-        self.publish_status();
-        Flow::On
+        !bases.is_empty()
     }
 
     fn busy(&self) -> bool {

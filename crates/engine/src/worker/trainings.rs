@@ -1,10 +1,10 @@
 //! Train requests in line and the few that run, one unit of work at a time and in turns. Does not know what a unit computes.
 
+use std::any::Any;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tiger_kernels::Cpu;
+use tiger_model::Model;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::bases::Bases;
@@ -27,10 +27,17 @@ struct Waiting {
 struct Active {
     base: BaseId,
     account: u64,
-    job: Job,
+    /// None while a unit of it is computed.
+    job: Option<Job>,
     /// For the last word after a panic; the job sends everything else.
     events: UnboundedSender<TrainEvent>,
     trained_tokens: u64,
+}
+
+/// A training while a unit of it is computed. The worker is free for others meanwhile.
+pub(super) struct Unit {
+    pub job: Job,
+    pub model: Arc<Model>,
 }
 
 /// All train requests.
@@ -114,27 +121,39 @@ impl Trainings {
             let Some(Waiting { request, events, .. }) = next.and_then(|i| self.waiting.remove(i)) else { return };
             let (base, account) = (request.base.clone(), request.account);
             let job = Job::new(*request, events.clone(), config);
-            self.active.push_back(Active { base, account, job, events, trained_tokens: 0 });
+            self.active.push_back(Active { base, account, job: Some(job), events, trained_tokens: 0 });
         }
     }
 
-    /// One unit of work of the training whose turn it is. Returns the tokens trained in it.
-    pub(super) fn turn(&mut self, bases: &mut Bases, cpu: &Cpu) -> u64 {
-        let Some(mut active) = self.active.pop_front() else { return 0 };
-        let advanced = match bases.touch(&active.base) {
-            Some(resident) => catch_unwind(AssertUnwindSafe(|| active.job.advance(&resident.model, cpu))),
-            None => Ok(Advance::Finished),
-        };
+    /// The training whose turn it is, for one unit of work; it goes back with [`Trainings::end`]. Until then it counts as running here.
+    pub(super) fn begin(&mut self, bases: &mut Bases) -> Option<Unit> {
+        let active = self.active.front_mut()?;
+        let model = bases.touch(&active.base).map(|resident| resident.model.clone());
+        match (model, active.job.take()) {
+            (Some(model), Some(job)) => Some(Unit { job, model }),
+            _ => {
+                self.active.pop_front();
+                self.shared.leave_training();
+                None
+            }
+        }
+    }
+
+    /// Takes a unit back with what came of it, a panic for example. Returns the tokens trained in it.
+    pub(super) fn end(&mut self, unit: Unit, advanced: Result<Advance, Box<dyn Any + Send>>) -> u64 {
+        // None: all were ended meanwhile.
+        let Some(mut active) = self.active.iter().position(|a| a.job.is_none()).and_then(|i| self.active.remove(i)) else { return 0 };
         match advanced {
             Ok(Advance::Working) => {
-                let trained = active.job.counts().trained_tokens;
+                let trained = unit.job.counts().trained_tokens;
                 let new = trained - std::mem::replace(&mut active.trained_tokens, trained);
+                active.job = Some(unit.job);
                 self.active.push_back(active);
                 new
             }
             Ok(Advance::Finished) => {
                 self.shared.leave_training();
-                active.job.counts().trained_tokens - active.trained_tokens
+                unit.job.counts().trained_tokens - active.trained_tokens
             }
             Err(panic) => {
                 tracing::error!(base = %active.base.0, panic = super::panic_text(&*panic), "a training panicked");

@@ -3,7 +3,10 @@
 
 pub mod limits;
 pub mod memory;
+mod pause;
 mod pool;
+
+use std::time::Duration;
 
 use memory::Scratch;
 use pool::Pool;
@@ -107,5 +110,14 @@ impl Cpu {
     /// With the first panic of a task, after all tasks are done.
     pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         self.pool.run(tasks, task);
+    }
+
+    /// Runs `work` on this thread. Whenever its time is over, it pauses before the next task of an op, and `between` computes; that says how much time
+    /// `work` has then. First it has `slice`.
+    ///
+    /// # Panics
+    /// With the panic of either.
+    pub fn pausing<R>(&self, slice: Duration, between: &mut dyn FnMut() -> Duration, work: impl FnOnce() -> R) -> R {
+        pause::pausing(slice, between, work)
     }
 }

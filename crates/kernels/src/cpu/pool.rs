@@ -10,6 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::pause;
+
 /// How long a thread spins before it sleeps: longer than the serial gaps between two ops of a decode step, far shorter than
 /// anything that shows as load at rest.
 const SPIN: Duration = Duration::from_micros(40);
@@ -22,6 +24,9 @@ const EPOCH_ONE: u64 = 1 << 32;
 const OPEN: u64 = 1 << 31;
 const CALLER_SLEEPS: u64 = 1 << 30;
 const ACTIVE: u64 = CALLER_SLEEPS - 1;
+
+/// `Shared::next` after a stop: more than any job has tasks, with room to count on.
+const ALL_TAKEN: usize = usize::MAX / 2;
 
 type Task<'a> = dyn Fn(usize) + Sync + 'a;
 
@@ -125,19 +130,35 @@ impl Pool {
     }
 
     pub(crate) fn run(&self, tasks: usize, task: &Task<'_>) {
-        if tasks <= 1 || self.threads == 1 || INSIDE.get() {
+        if INSIDE.get() {
             (0..tasks).for_each(task);
             return;
         }
-        let turn = lock(&self.turn);
-        self.shared.open(task, tasks);
-        self.shared.take_tasks(Job { task: forget_lifetime(task), tasks });
-        self.shared.close();
-        let panic = lock(&self.shared.panic).take();
-        drop(turn);
+        let (mut done, mut panic) = (0, None);
+        while done < tasks {
+            pause::take_if_due();
+            if tasks - done == 1 || self.threads == 1 {
+                task(done);
+                done += 1;
+            } else {
+                let (reached, caught) = self.run_until_pause(tasks - done, &|i| task(done + i));
+                done += reached;
+                panic = panic.or(caught);
+            }
+        }
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
+    }
+
+    /// Runs tasks from the first on until all are done or a pause is due; returns how many, and the first panic.
+    fn run_until_pause(&self, tasks: usize, task: &Task<'_>) -> (usize, Option<Box<dyn Any + Send>>) {
+        let _turn = lock(&self.turn);
+        self.shared.open(task, tasks);
+        let job = Job { task: forget_lifetime(task), tasks };
+        let reached = self.shared.take_tasks(job, &pause::is_due);
+        self.shared.close();
+        (reached, lock(&self.shared.panic).take())
     }
 }
 
@@ -194,10 +215,18 @@ impl Shared {
         unsafe { *self.job.get() = None };
     }
 
-    /// Takes tasks until none is left. A panic is kept for the caller and the next task is taken.
-    fn take_tasks(&self, job: Job) {
+    /// Takes tasks until none is left, or until `stop`, and then nobody else takes one either. Returns how many were taken by all. A panic is kept
+    /// for the caller and the next task is taken.
+    fn take_tasks(&self, job: Job, stop: &dyn Fn() -> bool) -> usize {
         INSIDE.set(true);
+        let mut reached = job.tasks;
+        // One task at least: pauses however frequent do not stop the work.
+        let mut first = true;
         loop {
+            if !std::mem::take(&mut first) && stop() {
+                reached = self.next.swap(ALL_TAKEN, Ordering::Relaxed).min(job.tasks);
+                break;
+            }
             let i = self.next.fetch_add(1, Ordering::Relaxed);
             if i >= job.tasks {
                 break;
@@ -207,6 +236,7 @@ impl Shared {
             }
         }
         INSIDE.set(false);
+        reached
     }
 
     /// A worker's life.
@@ -225,7 +255,7 @@ impl Shared {
             seen = state >> 32;
             // SAFETY: we are counted in `state`, so the caller neither returns nor writes `job`.
             if let Some(job) = unsafe { *self.job.get() } {
-                self.take_tasks(job);
+                self.take_tasks(job, &|| false);
             }
             let before = self.state.fetch_sub(1, Ordering::AcqRel);
             if before & ACTIVE == 1 && before & CALLER_SLEEPS != 0 {
@@ -308,6 +338,46 @@ mod tests {
             }
         });
         assert_eq!(count.load(Ordering::Relaxed), 3 * 30 * 5 * 3);
+    }
+
+    #[test]
+    fn pauses_between_tasks_lose_none_and_compute_on_the_same_pool() {
+        for threads in [1, 2, 3] {
+            let pool = Pool::new(threads);
+            let (mut pauses, others) = (0, AtomicUsize::new(0));
+            let counts: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
+            let mut between = || {
+                pauses += 1;
+                pool.run(7, &|_| {
+                    others.fetch_add(1, Ordering::Relaxed);
+                });
+                Duration::ZERO
+            };
+            pause::pausing(Duration::ZERO, &mut between, || {
+                for part in counts.chunks(25) {
+                    pool.run(part.len(), &|i| {
+                        part[i].fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+            });
+            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1), "{threads} threads");
+            assert!(pauses >= 4 && others.load(Ordering::Relaxed) == 7 * pauses, "{threads} threads, {pauses} pauses");
+            pool.run(2, &|_| ());
+            assert_eq!(others.load(Ordering::Relaxed), 7 * pauses, "no pause after the end");
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_pause_ends_the_computation_and_the_pool_lives_on() {
+        let pool = Pool::new(2);
+        let mut between = || -> Duration { panic!("in the pause") };
+        let paused = AssertUnwindSafe(|| pause::pausing(Duration::ZERO, &mut between, || pool.run(9, &|_| ())));
+        assert!(catch_unwind(paused).is_err());
+        let count = AtomicUsize::new(0);
+        pool.run(9, &|_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 9);
     }
 
     #[test]
