@@ -1,5 +1,6 @@
 //! `tiger bench`: decode, prefill and training beside the machine's own limits, measured in the same run, and beside llama.cpp when its
-//! binary is given, or PyTorch and PEFT when an interpreter is. Numbers only, no judgement. Knows no kernel and no scheduling: the engine's cost per token is measured elsewhere.
+//! binary is given, or PyTorch and PEFT when an interpreter is. Numbers only, no judgement. Knows no kernel and no scheduling: the engine's
+//! cost per token is measured elsewhere.
 
 mod beside;
 mod engine;

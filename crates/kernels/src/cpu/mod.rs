@@ -14,7 +14,7 @@ use pool::Pool;
 /// Instruction set that the vector code uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
-    /// Plain Rust; the readable reference, the same bits as the others.
+    /// Plain Rust; the readable reference, the same bits as the others (but AMX in bf16).
     Portable,
     /// AVX2 and FMA.
     Avx2,

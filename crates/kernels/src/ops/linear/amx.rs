@@ -19,6 +19,9 @@ const ROW_BYTES: usize = 64;
 const STEP_BYTES: usize = 4 * PANEL;
 /// bf16: steps (2 of K) of a tile of weights.
 const BF16_STEPS: usize = SIDE;
+/// Bytes of that part of a panel.
+const TILE_STEPS_BYTES: usize = BF16_STEPS * STEP_BYTES;
+
 /// Rows and bytes per row of the eight tiles (Intel's manual, volume 1, chapter 18).
 #[repr(C, align(64))]
 struct Shapes {
@@ -70,6 +73,13 @@ macro_rules! fetch {
     };
 }
 
+/// The four outputs start at 0.
+macro_rules! zero {
+    () => {
+        "tilezero tmm0\n tilezero tmm1\n tilezero tmm2\n tilezero tmm3"
+    };
+}
+
 /// Up to 16 rows by all 64 columns: the panel is read once and in order.
 unsafe fn narrow(b: &Block, t: &Tile, height: usize) {
     let rows = (height, ROW_BYTES);
@@ -87,10 +97,7 @@ unsafe fn narrow(b: &Block, t: &Tile, height: usize) {
             "tileloadd tmm3, [{y} + {ys} + 192]",
             "jmp 21f",
             "20:",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
+            zero!(),
             "21:",
             "tileloadd tmm4, [{x} + {xs}]",
             "tileloadd tmm5, [{w} + {ws}]",
@@ -106,7 +113,7 @@ unsafe fn narrow(b: &Block, t: &Tile, height: usize) {
             "tdpbf16ps tmm3, tmm4, tmm6",
             fetch!(),
             "add {x}, 64",
-            "add {w}, 4096",
+            "add {w}, {part}",
             "dec {steps}",
             "jnz 21b",
             "tilestored [{y} + {ys}], tmm0",
@@ -122,6 +129,7 @@ unsafe fn narrow(b: &Block, t: &Tile, height: usize) {
             xs = in(reg) b.x_stride,
             w = inout(reg) b.w => _,
             ws = in(reg) STEP_BYTES,
+            part = const TILE_STEPS_BYTES,
             ahead = inout(reg) t.ahead.at() => _,
             lines = in(reg) lines(t, 4),
             n = out(reg) _,
@@ -149,10 +157,7 @@ unsafe fn wide(b: &Block, t: &Tile, height: usize) {
             "tileloadd tmm3, [{lower_y} + {ys} + 64]",
             "jmp 21f",
             "20:",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
+            zero!(),
             "21:",
             "tileloadd tmm4, [{x} + {xs}]",
             "tileloadd tmm6, [{w} + {ws}]",
@@ -166,7 +171,7 @@ unsafe fn wide(b: &Block, t: &Tile, height: usize) {
             "tdpbf16ps tmm3, tmm5, tmm7",
             "add {x}, 64",
             "add {lower_x}, 64",
-            "add {w}, 4096",
+            "add {w}, {part}",
             "dec {steps}",
             "jnz 21b",
             "tilestored [{y} + {ys}], tmm0",
@@ -183,6 +188,7 @@ unsafe fn wide(b: &Block, t: &Tile, height: usize) {
             xs = in(reg) b.x_stride,
             w = inout(reg) b.w.add(t.col) => _,
             ws = in(reg) STEP_BYTES,
+            part = const TILE_STEPS_BYTES,
             ahead = inout(reg) t.ahead.at() => _,
             lines = in(reg) lines(t, 2),
             n = inout(reg) usize::from(b.fresh) => _,
