@@ -1,0 +1,4 @@
+// What the page "Account" says.
+export const account = {
+  title: 'Account',
+};

@@ -1,0 +1,4 @@
+// What the page "Chat" says.
+export const chat = {
+  title: 'Chat',
+};

@@ -1,0 +1,4 @@
+// What the page "ApiKeys" says.
+export const keys = {
+  title: 'ApiKeys',
+};

@@ -1,0 +1,4 @@
+// What the page "Models" says.
+export const models = {
+  title: 'Models',
+};

@@ -1,0 +1,4 @@
+// What the page "API reference" says.
+export const reference = {
+  title: 'API reference',
+};

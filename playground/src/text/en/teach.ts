@@ -1,0 +1,4 @@
+// What the page "Teach" says.
+export const teach = {
+  title: 'Teach',
+};

@@ -1,0 +1,4 @@
+// What the page "Usage" says.
+export const usage = {
+  title: 'Usage',
+};
