@@ -275,6 +275,10 @@ export interface InvitationInfo {
   created: number;
   expires: number;
 }
+export interface InvitationResponse {
+  invitation: string;
+  expires: number;
+}
 export interface ApiKeyInfo {
   id: string;
   name: string;
