@@ -10,7 +10,7 @@
 //
 // The binary is TIGER_BIN, else the debug build. With E2E_DEV=1 the page comes from Vite's development server (sources, no build).
 // It knows no page.
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer as createSocket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -22,6 +22,8 @@ import { expect } from 'vitest';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const BINARY = process.env.TIGER_BIN ?? join(ROOT, 'target/debug/tiger');
+/** Writes the checkpoint of `babble`: `cargo build -p tiger-testkit --example tiny`. */
+const TINY = process.env.TINY_BIN ?? join(ROOT, 'target/debug/examples/tiny');
 const START_MS = 60_000;
 
 export const OWNER = { name: 'ada', password: 'correct horse battery' };
@@ -52,6 +54,8 @@ export interface ServerOptions {
   /** More arguments of `tiger serve`. */
   args?: string[];
   env?: Record<string, string>;
+  /** Adds the base model `babble`: random bytes without end, thousands a second, in a context of 131,072 tokens. */
+  babble?: boolean;
 }
 
 export class Server {
@@ -71,6 +75,7 @@ export class Server {
   /** Starts on an empty data folder. */
   static async start(options: ServerOptions = {}): Promise<Server> {
     const server = new Server(options);
+    if (options.babble) execFileSync(TINY, [join(server.data, 'babble'), '131072']);
     server.port = await freePort();
     await server.begin();
     if (process.env.E2E_DEV) {
@@ -87,6 +92,7 @@ export class Server {
   /** Starts the program, again on the same port and folder after `kill`. */
   async begin(): Promise<void> {
     const args = ['serve', '--port', String(this.port), '--data-dir', this.data, '--threads', '1', ...(this.options.args ?? [])];
+    if (this.options.babble) args.push('--model-dir', join(this.data, 'babble'));
     const child = spawn(BINARY, args, { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...this.options.env } });
     this.child = child;
     await new Promise<void>((resolve, reject) => {
