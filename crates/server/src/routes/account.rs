@@ -26,6 +26,7 @@ async fn info(app: &App, account: Option<AccountRow>) -> Result<SessionInfo, Api
         owner: account.as_ref().is_some_and(|account| account.owner),
         name: account.map(|account| account.name),
         needs_owner,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }
 

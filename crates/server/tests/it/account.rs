@@ -43,13 +43,16 @@ async fn the_owner_is_made_once_with_the_printed_token() {
     let server = Server::start().await;
     let token = server.app.setup_token().expect("a token while there is no owner");
     let state = Page::anonymous(&server).send(Method::GET, "/api/session", None).await.body;
-    assert_eq!(state, json!({"signed_in": false, "owner": false, "needs_owner": true}));
+    assert_eq!(state, json!({"signed_in": false, "owner": false, "needs_owner": true, "version": env!("CARGO_PKG_VERSION")}));
     let body = |token: &str| json!({"token": token, "name": "ada", "password": PASSWORD});
     let (_, wrong) = Page::enter(&server, "/api/owner", body("guess")).await;
     assert_eq!(wrong.error(), (403, "invalid_credentials", Some("token")));
     let (page, made) = Page::enter(&server, "/api/owner", body(&token)).await;
     assert_eq!(made.status, 201, "{}", made.body);
-    assert_eq!(made.body, json!({"signed_in": true, "name": "ada", "owner": true, "needs_owner": false}));
+    assert_eq!(
+        made.body,
+        json!({"signed_in": true, "name": "ada", "owner": true, "needs_owner": false, "version": env!("CARGO_PKG_VERSION")})
+    );
     let cookie = made.headers["set-cookie"].to_str().expect("cookie");
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
     assert_eq!(page.send(Method::GET, "/api/session", None).await.body["name"], "ada");
