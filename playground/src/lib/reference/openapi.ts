@@ -95,6 +95,11 @@ interface Shape {
   variants: Variant[];
 }
 
+/** Fields that come before others, in this order. */
+const FIRST = 'id name model description parent_model revision updated message role content prompts messages responses batch stream type code'.split(' ');
+FIRST.push('temperature', 'top_p', 'top_k', 'min_p', 'max_tokens', 'stop', 'seed', 'n', 'learning_rate', 'steps');
+const rank = (name: string) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length);
+
 /** Deeper than any shape of the contract; ends what refers to itself. */
 const DEPTH = 7;
 const METHODS = ['get', 'post', 'put', 'patch', 'delete'];
@@ -183,8 +188,8 @@ export class Reader {
     if (properties.length > 0) {
       const required = new Set(found.required);
       const fields = properties.map(([name, one]) => this.#field(name, one, required.has(name), depth + 1));
-      // What must be given comes first.
-      fields.sort((a, b) => Number(b.required) - Number(a.required));
+      // What must be given comes first, then what is looked for most; the document has them in the order of the alphabet.
+      fields.sort((a, b) => Number(b.required) - Number(a.required) || rank(a.name) - rank(b.name));
       return { type: 'object', ...empty, fields };
     }
     return { type: typeName(found, 'any'), ...empty };

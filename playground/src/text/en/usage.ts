@@ -13,7 +13,6 @@ export const usage = {
     longer: 'Show 90 days',
   },
   totals: { label: 'Totals', input: 'Input tokens', output: 'Output tokens', trained: 'Trained tokens', requests: 'Requests', trainings: 'Trainings', duration: 'Compute time' },
-  hints: { trained: 'of responses with rewards', duration: 'that your requests took' },
   chart: {
     title: 'By day',
     measure: 'What to draw',
