@@ -115,6 +115,8 @@ export interface GenerateResponse {
 }
 export interface GenerateStop {
   type: 'stop';
+  /** With `n` > 1: 0, the response that the fields below belong to. */
+  index?: number;
   stop_reason: StopReason;
   usage: Usage;
   id: string;

@@ -4,6 +4,7 @@ export const reference = {
   text: 'Everything that the Playground does with models, your programs can do too.',
   failed: 'The reference could not be loaded',
   search: 'Filter the reference',
+  filter: 'Filter',
   contents: 'Contents',
   jump: 'Go to',
   nothing: { title: 'Nothing fits', text: (search: string) => `No endpoint or field has “${search}” in it.`, clear: 'Clear the filter' },
