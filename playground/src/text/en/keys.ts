@@ -33,6 +33,10 @@ export const keys = {
     },
     more: 'The API reference has every request in curl, Python and JavaScript, to be run as shown.',
   },
+  use: {
+    title: 'Use a key',
+    text: 'Clients read it from the environment variable TIGER_API_KEY. Put your key in the place of tiger_… below; if you no longer have it, create another and revoke the old one.',
+  },
   gone: {
     title: (name: string) => `Revoke “${name}”?`,
     text: (prefix: string) => `Programs that use the key ${prefix}… get an error (401) from their next request on. This cannot be undone.`,
