@@ -12,6 +12,7 @@ mod load;
 mod models;
 mod openapi;
 mod packed;
+mod page;
 mod recording;
 mod stop;
 mod train;
