@@ -226,17 +226,15 @@ fn a_first_start_prints_the_link_that_makes_the_owner() {
     let data = tempfile::tempdir().unwrap();
     let start = || {
         let mut child = tiger(data.path()).args(["serve", "--port", "0", "--memory", "2"]).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         let mut url = String::new();
-        for line in lines {
-            if let Some(address) = line.strip_prefix("listening on http://127.0.0.1:") {
-                url = format!("http://localhost:{address}");
+        let told = lines.find(|line| {
+            if let Some(port) = line.strip_prefix("listening on http://127.0.0.1:") {
+                url = format!("http://localhost:{port}");
             }
-            if line.starts_with("Open ") || line.starts_with("Playground: ") {
-                return (child, url, line);
-            }
-        }
-        panic!("the server ended");
+            line.starts_with("Open ") || line.starts_with("Playground: ")
+        });
+        (child, url, told.unwrap_or_default())
     };
     let (mut child, url, line) = start();
     let token = line.strip_prefix(&format!("Open {url}/welcome#token=")).and_then(|rest| rest.split(' ').next());

@@ -14,5 +14,6 @@ mod openapi;
 mod packed;
 mod page;
 mod recording;
+mod security;
 mod stop;
 mod train;
