@@ -17,11 +17,13 @@ pub struct Tiny {
     pub context: usize,
     /// The template opens a thought, as DeepSeek R1's does.
     pub reasoning: bool,
+    /// `<|end|>` is improbable, so that answers go on to `max_tokens`.
+    pub talkative: bool,
 }
 
 impl Default for Tiny {
     fn default() -> Tiny {
-        Tiny { seed: 1, context: 512, reasoning: false }
+        Tiny { seed: 1, context: 512, reasoning: false, talkative: false }
     }
 }
 
@@ -92,7 +94,7 @@ pub fn tiny_checkpoint(dir: &Path, tiny: &Tiny) -> std::io::Result<()> {
     write("tokenizer.json", &tokenizer())?;
     write("tokenizer_config.json", &json!({"bos_token": "<|begin|>", "eos_token": "<|end|>"}))?;
     std::fs::write(dir.join("chat_template.jinja"), if tiny.reasoning { REASONING_TEMPLATE } else { TEMPLATE })?;
-    let weights = weights(&config, tiny.seed).map_err(|error| std::io::Error::other(error.to_string()))?;
+    let weights = weights(&config, tiny).map_err(|error| std::io::Error::other(error.to_string()))?;
     std::fs::write(dir.join("model.safetensors"), weights)
 }
 
@@ -141,16 +143,20 @@ fn tokenizer() -> Value {
 }
 
 /// A safetensors file of f32 tensors: length of the header, header, data.
-fn weights(config: &Value, seed: u64) -> Result<Vec<u8>, FormatError> {
+fn weights(config: &Value, tiny: &Tiny) -> Result<Vec<u8>, FormatError> {
     let architecture = ModelConfig::parse("config.json", config.to_string().as_bytes())?.architecture;
     let mut header = serde_json::Map::new();
     let mut data = Vec::new();
-    let mut state = seed;
+    let mut state = tiny.seed;
     for (name, shape) in required_tensors(&architecture) {
         let begin = data.len();
         let norm = shape.len() == 1;
-        for _ in 0..shape.iter().product::<usize>() {
+        // An embedding of zeros has the logit 0, far below the largest of the others (embeddings are tied).
+        let silent = (tiny.talkative && name.contains("embed_tokens")).then_some(END as usize);
+        let width = shape.last().copied().unwrap_or(1);
+        for at in 0..shape.iter().product::<usize>() {
             let value = if norm { 1.0 } else { (normal(&mut state) * STD) as f32 };
+            let value = if silent == Some(at / width) { 0.0 } else { value };
             data.extend_from_slice(&value.to_le_bytes());
         }
         header.insert(name, json!({"dtype": "F32", "shape": shape, "data_offsets": [begin, data.len()]}));

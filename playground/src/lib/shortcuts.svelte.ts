@@ -1,4 +1,5 @@
 // Keyboard shortcuts: pages register them while they are shown, the `?` sheet lists them.
+import { untrack } from 'svelte';
 
 export interface Shortcut {
   /** As `KeyboardEvent.key`; letters in lower case. */
@@ -17,7 +18,8 @@ export const shortcuts = $state<Shortcut[]>([]);
 
 /** Adds shortcuts and returns what removes them: `$effect(() => register([...]))`. */
 export function register(mine: Shortcut[]): () => void {
-  shortcuts.push(...mine);
+  // An effect that registers must not run again for what others register.
+  untrack(() => shortcuts.push(...mine));
   return () => {
     for (const one of mine) {
       const at = shortcuts.findIndex((other) => other.key === one.key && other.label === one.label);
