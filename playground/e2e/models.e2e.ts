@@ -286,11 +286,11 @@ test('a download whose hub does not answer says so, and can be closed', async ()
 });
 
 test('somebody else than the owner is told how to get a base model, and is offered no download', async () => {
-  const { token } = await server.call<{ token: string }>('POST', '/api/invitations', {});
+  const { invitation } = await server.call<{ invitation: string }>('POST', '/api/invitations', {});
   const answer = await fetch(`${server.api}/api/accounts`, {
     method: 'POST',
     headers: { 'x-tiger-csrf': '1', 'content-type': 'application/json' },
-    body: JSON.stringify({ token, name: 'bob', password: OWNER.password }),
+    body: JSON.stringify({ invitation, name: 'bob', password: OWNER.password }),
   });
   const [name, value] = ((answer.headers.get('set-cookie') ?? '').split(';')[0] ?? '').split('=') as [string, string];
   const visit = await server.visit(browser, { signedIn: false });
