@@ -222,6 +222,38 @@ fn a_public_address_needs_an_owner() {
 }
 
 #[test]
+fn a_first_start_prints_the_link_that_makes_the_owner() {
+    let data = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut child = tiger(data.path()).args(["serve", "--port", "0", "--memory", "2"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut url = String::new();
+        let told = lines.find(|line| {
+            if let Some(port) = line.strip_prefix("listening on http://127.0.0.1:") {
+                url = format!("http://localhost:{port}");
+            }
+            line.starts_with("Open ") || line.starts_with("Playground: ")
+        });
+        (child, url, told.unwrap_or_default())
+    };
+    let (mut child, url, line) = start();
+    let token = line.strip_prefix(&format!("Open {url}/welcome#token=")).and_then(|rest| rest.split(' ').next());
+    assert_eq!(token.map(str::len), Some(43), "{line}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = tiger_store::Store::open_shared(data.path()).await.unwrap();
+        store.create_owner("ada", Some("correct horse battery")).await.unwrap();
+        store.close().await;
+    });
+    let (mut child, url, line) = start();
+    assert_eq!(line, format!("Playground: {url}/"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn sigterm_drains_and_ends_well() {
     let mut server = Server::start();
     assert!(Command::new("kill").arg(server.child.id().to_string()).status().unwrap().success());

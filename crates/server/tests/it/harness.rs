@@ -30,11 +30,12 @@ pub struct Server {
 pub struct Options {
     pub limits: Limits,
     pub tiny: Tiny,
+    pub secure_cookies: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { limits: Limits { requests_per_minute: 1_000_000, ..Limits::default() }, tiny: Tiny::default() }
+        Options { limits: Limits { requests_per_minute: 1_000_000, ..Limits::default() }, tiny: Tiny::default(), secure_cookies: false }
     }
 }
 
@@ -46,6 +47,7 @@ pub fn config(data: &std::path::Path, options: &Options) -> Config {
     config.precision = tiger_model::Precision::F32;
     config.clock = Clock::frozen(1_764_000_000);
     config.limits = options.limits.clone();
+    config.secure_cookies = options.secure_cookies;
     config.engine.threads = 1;
     config.engine.kv_bytes = 64 << 20;
     config.engine.memory_budget_bytes = 512 << 20;

@@ -12,6 +12,8 @@ mod load;
 mod models;
 mod openapi;
 mod packed;
+mod page;
 mod recording;
+mod security;
 mod stop;
 mod train;
