@@ -111,6 +111,13 @@ test('the curves grow while the page is open, say their values together, and the
   await expect.poll(canvas).not.toBe(rough);
   await page.getByRole('slider', { name: 'Smoothing' }).fill('0');
   await expect.poll(canvas).toBe(rough);
+
+  // So does the log scale, of the gradient alone.
+  const gradient = () => page.locator('canvas').nth(3).evaluate((element) => (element as HTMLCanvasElement).toDataURL());
+  const linear = await gradient();
+  await page.getByRole('switch', { name: 'Log scale' }).check();
+  await expect.poll(gradient).not.toBe(linear);
+  expect(await canvas()).toBe(rough);
   await visit.expectAccessible('a model with curves');
 
   const csv = await downloaded(page, () => page.getByRole('button', { name: 'Download CSV' }).click());

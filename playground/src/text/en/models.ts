@@ -3,7 +3,7 @@ const many = (count: number, one: string, more = `${one}s`) => `${count.toLocale
 
 export const models = {
   title: 'Models',
-  text: 'Base models are shared and never change. Make private copies of them and teach those.',
+  text: 'Base models are shared and never change. Teach private copies of them.',
   own: 'Yours',
   base: 'Base models',
   create: 'Make a copy',
@@ -295,7 +295,7 @@ export const models = {
     fails: 'does not pass',
     blind: 'Vote blind',
     blindHint: 'The sides are hidden and mixed. Say which answer is better, then see whose it was.',
-    hidden: { left: 'One', right: 'Other' },
+    hidden: { left: 'Left', right: 'Right' },
     vote: { left: 'Left is better', tie: 'Same', right: 'Right is better' },
     voteOf: (at: number) => `Your vote on pair ${at}`,
     voted: (count: number, all: number) => `${count} of ${all} voted`,
