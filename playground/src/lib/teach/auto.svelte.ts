@@ -24,7 +24,7 @@ export async function autoTrain(): Promise<void> {
       if (!have && !(await ask(count))) return end(teach.stopping ? 'stopped' : 'failed');
       const share = shareOf(teach.rule, teach.groups);
       teach.rounds.push({ revision: target()?.revision ?? 0, share, rewardMean: meanReward(teach.groups), trained: false });
-      if (share && share.fit / share.of >= GOAL) return end('reached');
+      if (share && share.fit / share.of >= GOAL) return done();
       if (round >= ROUNDS) return end('limit');
       if (teach.stopping) return end('stopped');
       // Where all answers have one rating, other answers may differ.
@@ -45,6 +45,12 @@ export async function autoTrain(): Promise<void> {
     teach.busy = '';
     teach.stopping = false;
   }
+}
+
+/** All is well: nothing waits to be trained. */
+function done(): void {
+  teach.settled = true;
+  end('reached');
 }
 
 function end(how: typeof teach.autoEnd): void {

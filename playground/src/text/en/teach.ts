@@ -141,6 +141,7 @@ export const teach = {
     equal: 'All equal: nothing to prefer',
     ready: 'ready',
     settled: 'trained',
+    reached: 'Nearly all answers fit the rule',
     making: 'Making your copy',
     training: 'Training',
     step: (step: number, steps: number) => `Step ${step} of ${steps}`,
