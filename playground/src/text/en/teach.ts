@@ -9,7 +9,7 @@ export const teach = {
   ask: {
     title: 'Ask',
     model: 'Model',
-    answers: 'Answers to each prompt',
+    answers: 'Answers per prompt',
     prompt: (at: number) => `Prompt ${at}`,
     placeholder: 'Ask something that can be answered in more than one way',
     add: 'Add a prompt',
@@ -134,7 +134,6 @@ export const teach = {
 
   bar: {
     label: 'State and next step',
-    noAnswers: 'No answers yet',
     asking: (done: number, of: number) => `${done} of ${plural(of, 'answer')}`,
     rated: (rated: number, of: number) => `${rated} of ${of} rated`,
     unrated: 'Rate at least one answer',
