@@ -159,7 +159,7 @@ test('a better answer written by hand is trained, and somebody else’s training
 test('rounds by themselves reach what the rule asks for', async () => {
   const visit = await server.visit(browser);
   const { page } = visit;
-  await open(page);
+  await open(page, '/teach?model=tiger-nano');
   await button(page, 'Use six examples').click();
   await getAnswers(page);
   await rateBar(page).getByRole('button', { name: 'Pirate' }).click();
@@ -174,6 +174,52 @@ test('rounds by themselves reach what the rule asks for', async () => {
   await page.getByRole('link', { name: 'Usage', exact: true }).click();
   await page.getByRole('link', { name: 'Teach', exact: true }).click();
   await page.getByTestId('share').waitFor();
+  await visit.close();
+});
+
+test('a training whose answer is lost is sent again under its key, and trained once', async () => {
+  await server.call('POST', '/v1/models', { name: 'Lost', description: '', parent_model: 'tiger-nano' });
+  const visit = await server.visit(browser);
+  visit.allow(/ERR_FAILED/);
+  const { page } = visit;
+  await open(page, '/teach?model=lost');
+  await getAnswers(page);
+  await page.getByRole('button', { name: 'Answer 1 is good' }).click();
+  const keys: (string | undefined)[] = [];
+  await page.route('**/v1/train', async (route) => {
+    keys.push(route.request().headers()['idempotency-key']);
+    if (keys.length > 1) return route.continue();
+    await route.fetch();
+    await route.abort();
+  });
+  await button(page, 'Train').click();
+  await page.getByText('Trying again is safe: it trains once.').waitFor();
+  await button(page, 'Try again').click();
+  await page.getByRole('heading', { name: 'Revision 0 → 1' }).waitFor();
+  expect(keys).toHaveLength(2);
+  expect(keys[0]).toBe(keys[1]);
+  const revisions = await server.call<Revision[]>('GET', '/v1/models/lost/revisions');
+  expect(revisions.map((one) => one.revision)).toEqual([1, 0]);
+  await visit.close();
+});
+
+test('answers of two models are rated blind until their names are asked for', async () => {
+  await server.call('POST', '/v1/models', { name: 'Blind', description: '', parent_model: 'tiger-nano' });
+  const visit = await server.visit(browser);
+  const { page } = visit;
+  await open(page, '/teach?model=blind');
+  await button(page, 'System prompt and a second model').click();
+  await page.getByLabel('Also ask').selectOption('tiger-nano');
+  await getAnswers(page);
+  const names = async () => [...new Set(await page.locator('[data-answer] .who').allTextContents())].sort();
+  expect(await names()).toEqual(['Model A', 'Model B']);
+  await page.getByRole('switch', { name: 'Hide which model said what' }).click();
+  expect(await names()).toEqual(['Blind', 'Tiger-Nano']);
+  await page.getByRole('button', { name: 'Answer 1 is good' }).click();
+  const sent = page.waitForRequest('**/v1/train');
+  await button(page, 'Train').click();
+  expect(((await sent).postDataJSON() as Sent).responses?.filter((one) => one.response_id)).toHaveLength(12);
+  await page.getByRole('heading', { name: 'Revision 0 → 1' }).waitFor();
   await visit.close();
 });
 
@@ -199,6 +245,9 @@ test('sliders, ranks and keys say the same rewards; nothing scrolls sideways at 
   expect(await page.evaluate(() => (document.activeElement as HTMLElement).dataset.answer !== undefined)).toBe(true);
   const rewards = (await page.locator('[data-answer] output').allTextContents()).map((one) => Number(one.replace('−', '-')));
   expect([rewards[0], rewards.at(-1)]).toEqual([1, -1]);
+  const top = await text();
+  await page.locator('[data-answer]').nth(1).dragTo(page.locator('[data-answer]').first());
+  await expect.poll(text).not.toBe(top);
   await visit.expectAccessible();
   expect(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)).toBeLessThanOrEqual(0);
   await visit.close();

@@ -149,7 +149,7 @@ export async function train(): Promise<boolean> {
   const sent = kept;
   if (!auto) teach.busy = 'train';
   Object.assign(teach, { trainError: undefined, preview: undefined, progress: undefined, status: '' });
-  if (!auto) Object.assign(teach, { outcome: undefined, comparison: undefined, compareError: undefined });
+  if (!auto) Object.assign(teach, { outcome: undefined, comparison: undefined, compareError: undefined, autoEnd: '' });
   try {
     const response = await trained(sent.built.request, { 'idempotency-key': sent.key });
     kept = undefined;
@@ -200,7 +200,7 @@ export async function preview(): Promise<void> {
   teach.trainError = undefined;
   try {
     const answer = await trained({ ...built.request, dry_run: true, evaluate: true }, {});
-    teach.preview = { changes: changesOf(built.slots, answer), warnings: answer.warnings, reason: answer.reason === 'dry_run' ? undefined : answer.reason };
+    teach.preview = { changes: changesOf(built.slots, answer), warnings: answer.warnings };
   } catch (thrown) {
     teach.trainError = thrown;
   } finally {
@@ -224,7 +224,7 @@ export async function compareRevisions(from = teach.outcome?.from ?? 0): Promise
   try {
     for await (const chunk of stream<EvaluateStop>(`/v1/models/${encodeURIComponent(model.id)}/evaluate`, body, { signal: control.signal })) {
       if (chunk.type === 'progress') teach.progress = { step: chunk.step, steps: chunk.steps };
-      if (chunk.type === 'stop') teach.comparison = compare(chunk, groups.map((group) => group.messages.at(-1)?.content ?? ''), teach.rule, from);
+      if (chunk.type === 'stop') teach.comparison = compare(chunk, groups.map((group) => group.messages.at(-1)?.content ?? ''), from);
     }
   } catch (thrown) {
     if (!isAbort(thrown)) teach.compareError = thrown;

@@ -1,7 +1,8 @@
 // Changes and comparisons in numbers and words.
 import { expect, test } from 'vitest';
 import type { EvaluateResponse, TrainResponse } from '../api/types';
-import { changesOf, compare, likelihood, scale, tally, warningOf } from './outcome';
+import { changesOf, compare, likelihood, slant, tally, warningOf } from './outcome';
+import { countOf } from './rules';
 
 test('the first response of a card says its change; without an evaluation there is none', () => {
   const responses = [
@@ -21,13 +22,10 @@ test('how many times as likely', () => {
   expect(likelihood({ before: -20, after: -1 }).factor).toBe('>1000');
 });
 
-test('one scale for the cards of a prompt', () => {
-  const at = scale([
-    { before: -4, after: -2 },
-    { before: -3, after: -3 },
-  ]);
-  expect([at(-4), at(-3), at(-2)]).toEqual([0, 0.5, 1]);
-  expect(scale([])(-1)).toBe(0.5);
+test('the slant is the same for equal factors, and bounded', () => {
+  expect(slant({ before: -2, after: -1 })).toBeCloseTo(-slant({ before: -1, after: -2 }));
+  expect(slant({ before: -50, after: -1 })).toBeLessThanOrEqual(1);
+  expect(slant({ before: -2, after: Number.NEGATIVE_INFINITY })).toBe(0);
 });
 
 test('warnings have a name and a text', () => {
@@ -44,10 +42,12 @@ test('both sides are counted by the rule', () => {
       { answers: { model: side('Arr, me!', 'No way.'), against: side('No.', 'One two three') } },
     ],
   } as unknown as EvaluateResponse;
-  const found = compare(evaluated, ['Why?', 'How?'], { kind: 'style', style: 'pirate' }, 2);
-  expect(found).toMatchObject({ from: 2, to: 4, before: { fit: 1, of: 4 }, after: { fit: 3, of: 4 }, wordsBefore: 1.75, wordsAfter: 2 });
+  const found = compare(evaluated, ['Why?', 'How?'], 2);
+  expect(found).toMatchObject({ from: 2, to: 4, wordsBefore: 1.75, wordsAfter: 2 });
+  const after = found.prompts.flatMap((prompt) => prompt.after);
+  expect(countOf({ kind: 'style', style: 'pirate' }, after)).toEqual({ fit: 3, of: 4 });
+  expect(countOf(undefined, after)).toBeUndefined();
   expect(found.prompts[1]).toEqual({ prompt: 'How?', before: ['No.', 'One two three'], after: ['Arr, me!', 'No way.'] });
-  expect(compare(evaluated, [], undefined, 2).before).toBeUndefined();
 });
 
 test('equal texts once, the most frequent first', () => {

@@ -1,7 +1,7 @@
 // What a training did, in numbers that people can read. Pure.
 import type { EvaluateResponse, TrainResponse } from '../api/types';
-import { countOf, type Rule, words } from './rules';
-import type { Change, Share } from './types';
+import { words } from './rules';
+import type { Change } from './types';
 
 /** The change of each card; several responses of one card are one text, so the first says it. */
 export function changesOf(slots: string[], response: TrainResponse): Record<string, Change> {
@@ -31,12 +31,10 @@ export function likelihood(change: Change): Likelihood {
   return { kind: delta > 0 ? 'more' : 'less', factor };
 }
 
-/** Where a log-probability lies on a scale from impossible (0) to the most probable of these cards (1). */
-export function scale(changes: Change[]): (value: number) => number {
-  const all = changes.flatMap((change) => [change.before, change.after]).filter(Number.isFinite);
-  const low = Math.min(...all);
-  const high = Math.max(...all);
-  return (value) => (high - low < 1e-9 ? 0.5 : (value - low) / (high - low));
+/** How steep the line between before and after is, −1..1: equal factors up and down look alike, and none leaves the picture. */
+export function slant(change: Change): number {
+  const delta = change.after - change.before;
+  return Number.isFinite(delta) ? Math.tanh(delta / 1.5) : 0;
 }
 
 export interface Warning {
@@ -54,8 +52,6 @@ export interface Comparison {
   from: number;
   to: number;
   prompts: { prompt: string; before: string[]; after: string[] }[];
-  before?: Share;
-  after?: Share;
   /** Mean words of an answer. */
   wordsBefore: number;
   wordsAfter: number;
@@ -63,8 +59,8 @@ export interface Comparison {
 
 const mean = (values: number[]) => (values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length);
 
-/** The two revisions side by side, counted by the rule where there is one. */
-export function compare(evaluated: EvaluateResponse, prompts: string[], rule: Rule | undefined, from: number): Comparison {
+/** The two revisions side by side. */
+export function compare(evaluated: EvaluateResponse, prompts: string[], from: number): Comparison {
   const sides = evaluated.results.map((result, at) => ({
     prompt: prompts[at] ?? '',
     before: result.answers.against.map((answer) => answer.content),
@@ -76,8 +72,6 @@ export function compare(evaluated: EvaluateResponse, prompts: string[], rule: Ru
     from,
     to: evaluated.revision,
     prompts: sides,
-    before: countOf(rule, before),
-    after: countOf(rule, after),
     wordsBefore: mean(before.map(words)),
     wordsAfter: mean(after.map(words)),
   };

@@ -48,7 +48,7 @@ export const teach = $state({
   makeError: undefined as unknown,
   compareError: undefined as unknown,
 
-  preview: undefined as { changes: Record<string, Change>; warnings: string[]; reason?: string } | undefined,
+  preview: undefined as { changes: Record<string, Change>; warnings: string[] } | undefined,
   outcome: undefined as Outcome | undefined,
   comparison: undefined as Comparison | undefined,
   rounds: [] as Round[],
