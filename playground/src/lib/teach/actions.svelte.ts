@@ -245,7 +245,7 @@ export async function undo(): Promise<void> {
     const info = await post<ModelInfo>(`/v1/models/${encodeURIComponent(outcome.model)}/rollback`, { revision: outcome.from });
     learnt(outcome.model, info.revision ?? outcome.to + 1);
     outcome.undoneAs = info.revision ?? outcome.to + 1;
-    teach.settled = true;
+    Object.assign(teach, { settled: true, autoEnd: '', preview: undefined });
     teach.rounds = teach.rounds.filter((round) => round.revision < outcome.from);
   } catch (thrown) {
     teach.trainError = thrown;

@@ -28,7 +28,7 @@ test('all cards of the model are rated, one’s own keep theirs', () => {
   const own = answer('Mine', { source: 'mine', responseIds: [], reward: 0.5 });
   const one = group(answer('Arr, me!'), answer('No.', { reward: 1 }), own);
   applyRule({ kind: 'style', style: 'pirate' }, [one]);
-  expect(one.answers.map((card) => card.reward)).toEqual([1, -1, 0.5]);
+  expect(one.answers.map((card) => card.reward)).toEqual([1, 0, 0.5]);
 });
 
 test('the shorter the better, equal lengths alike', () => {

@@ -52,7 +52,10 @@ export function judge(rule: Rule | undefined): ((text: string) => boolean) | und
 
 export const words = (text: string) => text.trim().split(/\s+/).filter(Boolean).length;
 
-/** Rates all cards that models said; those written by hand keep what they have. */
+/**
+ * Rates all cards that models said; those written by hand keep what they have. What does not fit is 0 and not −1: only differences
+ * count in a group, and smaller ones teach as fast and cost fewer right answers.
+ */
 export function applyRule(rule: Rule, groups: Group[]): void {
   const fits = judge(rule);
   for (const group of groups) {
@@ -63,7 +66,7 @@ export function applyRule(rule: Rule, groups: Group[]): void {
       const rewards = spaced(lengths.length);
       for (const card of cards) card.reward = rewards[lengths.indexOf(card.text.length)];
     } else if (fits) {
-      for (const card of cards) card.reward = fits(card.text) ? 1 : -1;
+      for (const card of cards) card.reward = fits(card.text) ? 1 : 0;
     }
   }
 }

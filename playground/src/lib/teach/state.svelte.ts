@@ -15,7 +15,7 @@ export type Wish = 'train' | 'preview' | 'auto';
 export type Busy = '' | 'ask' | 'make' | 'train' | 'preview' | 'compare' | 'undo' | 'auto';
 
 /** Several small steps on the same answers: one round is then seen at once, and drift past `target_kl` still ends it early. */
-const STEPS = 3;
+const STEPS = 4;
 export const ANSWERS = { min: 2, max: 16, usual: 6 };
 
 let next = 1;

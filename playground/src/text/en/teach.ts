@@ -84,7 +84,8 @@ export const teach = {
 
   rule: {
     label: 'Rate by a rule',
-    hint: 'Fills in all ratings at once. You can still change each one.',
+    hint: 'Answers that fit get a thumb up, the others stay neutral. You can still change each one.',
+    hintShorter: 'The shortest answer gets 1, the longest −1. You can still change each one.',
     style: { pirate: 'Pirate', one_word: 'One word', polite: 'Polite', json: 'JSON', verbose: 'Long', plain: 'Plain' },
     own: 'Own rule',
     kind: 'Good answers',
@@ -140,6 +141,7 @@ export const teach = {
     equal: 'All equal: nothing to prefer',
     ready: 'ready',
     settled: 'trained',
+    undone: 'taken back',
     reached: 'Nearly all answers fit the rule',
     making: 'Making your copy',
     training: 'Training',
