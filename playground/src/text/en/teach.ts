@@ -141,7 +141,7 @@ export const teach = {
     equal: 'All equal: nothing to prefer',
     ready: 'ready',
     settled: 'trained',
-    undone: 'taken back',
+    undone: 'The training was taken back',
     reached: 'Nearly all answers fit the rule',
     making: 'Making your copy',
     training: 'Training',
