@@ -9,7 +9,8 @@ export default defineConfig({
   plugins: [svelte()],
   // Vitest resolves Svelte's server build unless told that this is a browser.
   resolve: process.env.VITEST ? { conditions: ['browser'] } : {},
-  build: { target: 'es2022', sourcemap: false, modulePreload: { polyfill: false }, assetsInlineLimit: 0, chunkSizeWarningLimit: 300 },
+  // The licences of what is bundled go with it, at /assets/licenses.txt.
+  build: { license: { fileName: 'assets/licenses.txt' }, target: 'es2022', sourcemap: false, modulePreload: { polyfill: false }, assetsInlineLimit: 0, chunkSizeWarningLimit: 300 },
   server: { proxy: Object.fromEntries(proxied.map((path) => [path, { target: server, changeOrigin: false }])) },
   test: { environment: 'jsdom', include: ['src/**/*.test.ts'] },
 });

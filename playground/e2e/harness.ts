@@ -223,7 +223,7 @@ export class Visit {
   }
 
   /** Fails on anything that axe finds on the page as it is now. */
-  async expectAccessible(): Promise<void> {
+  async expectAccessible(what = ''): Promise<void> {
     const { default: axe } = await import('axe-core');
     // Through the protocol, not as a script of the page, whose policy would rightly refuse it.
     await this.page.evaluate(axe.source);
@@ -231,6 +231,6 @@ export class Visit {
       const run = (window as unknown as { axe: { run(): Promise<{ violations: { id: string; help: string; nodes: { html: string }[] }[] }> } }).axe;
       return (await run.run()).violations.map((one) => `${one.id}: ${one.help}: ${one.nodes.map((node) => node.html.slice(0, 160)).join(' | ')}`);
     });
-    expect(found).toEqual([]);
+    expect(found, what).toEqual([]);
   }
 }

