@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use tiger_engine::{Engine, Handle};
@@ -74,6 +74,7 @@ struct Inner {
     cut: watch::Sender<bool>,
     setup_token: Mutex<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    started: Instant,
 }
 
 impl Drop for Inner {
@@ -126,6 +127,7 @@ impl App {
             cut: watch::Sender::new(false),
             setup_token: Mutex::new(setup_token),
             tasks: Mutex::new(Vec::new()),
+            started: Instant::now(),
             store,
             config,
         }));
@@ -176,6 +178,11 @@ impl App {
     /// Everything that was decided at start-up.
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// Time since the start.
+    pub fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
     }
 
     /// The one-time token that creates the owner's account; `None` once there is one.

@@ -183,6 +183,27 @@ where
         if parts.method != Method::GET && parts.method != Method::HEAD {
             check_csrf(&parts.headers)?;
         }
+        app.gate().request(Holder::Page(account.id))?;
         Ok(Page(account))
+    }
+}
+
+/// The server's owner, signed in; anybody else is answered 403.
+#[derive(Debug, Clone)]
+pub struct Owner(pub AccountRow);
+
+impl<S> FromRequestParts<S> for Owner
+where
+    App: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Owner, ApiError> {
+        let Page(account) = Page::from_request_parts(parts, state).await?;
+        if account.owner {
+            return Ok(Owner(account));
+        }
+        Err(ApiError::new(ErrorType::Permission, ErrorCode::Forbidden, "only the owner of this server may do this"))
     }
 }

@@ -4,6 +4,7 @@
 mod app;
 mod auth;
 pub mod bases;
+mod chats;
 pub mod config;
 mod convert;
 mod error;

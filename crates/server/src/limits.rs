@@ -9,6 +9,8 @@ pub struct Limits {
     pub generate_body_bytes: usize,
     /// Bytes of a train request's body: 256 long responses.
     pub train_body_bytes: usize,
+    /// Bytes of a chat: thousands of messages, or a few of a whole context.
+    pub chat_body_bytes: usize,
     /// Bytes of any other body: names and numbers.
     pub small_body_bytes: usize,
     /// Most messages of one conversation: each costs the template some work.
@@ -40,6 +42,7 @@ impl Default for Limits {
         Limits {
             generate_body_bytes: 16 << 20,
             train_body_bytes: 64 << 20,
+            chat_body_bytes: 4 << 20,
             small_body_bytes: 64 << 10,
             messages: 4096,
             train_groups: 1024,
@@ -90,3 +93,19 @@ pub const USAGE_RECORDS: usize = 4096;
 pub const SAMPLE_BATCHES: usize = 1024;
 /// Longest rendered prompt, bytes, that is encoded in the template's thread: a millisecond or two that other prompts may have to wait.
 pub const SHORT_PROMPT_BYTES: usize = 64 << 10;
+/// Most chats of an account: ten a day for years; a search reads them all.
+pub const CHATS: i64 = 10_000;
+/// Most bytes of an account's chats together: the disk is everybody's, and a search reads them all.
+pub const CHAT_BYTES: i64 = 1 << 30;
+/// Most chats of one answer of the list.
+pub const CHATS_PAGE: u32 = 100;
+/// Chats of one answer of the list that does not say.
+pub const CHATS_PAGE_DEFAULT: u32 = 50;
+/// Longest text to search chats for, characters.
+pub const SEARCH_CHARS: usize = 200;
+/// Longest id of a model in a chat, characters: lists repeat it, and a folder's name may have 255.
+pub const CHAT_MODEL_CHARS: usize = 256;
+/// Most days of use in one answer: a year.
+pub const USAGE_DAYS: u32 = 366;
+/// Days of use in an answer that does not say.
+pub const USAGE_DAYS_DEFAULT: u32 = 30;

@@ -25,7 +25,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::flight::Flight;
 use crate::limits::REQUEST_ID_CHARS;
-use crate::routes::{account, evaluate, generate, health, keys, models, revisions, train};
+use crate::routes::{account, accounts, adapter, chats, evaluate, generate, health, keys, models, revisions, train, usage};
 
 /// The routes with their document.
 fn documented(app: &App) -> OpenApiRouter<App> {
@@ -35,6 +35,10 @@ fn documented(app: &App) -> OpenApiRouter<App> {
         .routes(routes!(evaluate::evaluate))
         .layer(DefaultBodyLimit::max(limits.generate_body_bytes));
     let train = OpenApiRouter::new().routes(routes!(train::train)).layer(DefaultBodyLimit::max(limits.train_body_bytes));
+    let chat = OpenApiRouter::new()
+        .routes(routes!(chats::list, chats::create, chats::delete_all))
+        .routes(routes!(chats::get, chats::update, chats::delete))
+        .layer(DefaultBodyLimit::max(limits.chat_body_bytes));
     let small = OpenApiRouter::new()
         .routes(routes!(models::list, models::create))
         .routes(routes!(models::get, models::patch, models::delete))
@@ -42,15 +46,21 @@ fn documented(app: &App) -> OpenApiRouter<App> {
         .routes(routes!(revisions::rollback))
         .routes(routes!(account::get_session, account::sign_in, account::sign_out))
         .routes(routes!(account::create_owner))
-        .routes(routes!(account::create_invitation))
-        .routes(routes!(account::accept_invitation))
+        .routes(routes!(account::change_password))
+        .routes(routes!(accounts::list, accounts::accept_invitation))
+        .routes(routes!(accounts::delete))
+        .routes(routes!(accounts::invitations, accounts::create_invitation))
+        .routes(routes!(accounts::withdraw))
+        .routes(routes!(usage::usage))
+        .routes(routes!(usage::status))
+        .routes(routes!(adapter::download))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics_text))
         .layer(DefaultBodyLimit::max(limits.small_body_bytes));
-    OpenApiRouter::with_openapi(crate::openapi::document()).merge(generate).merge(train).merge(small)
+    OpenApiRouter::with_openapi(crate::openapi::document()).merge(generate).merge(train).merge(chat).merge(small)
 }
 
 /// The OpenAPI document.

@@ -1,4 +1,4 @@
-//! Accounts, invitations and web sessions. Knows no cookie and no HTTP; hands secrets out once and stores their hashes.
+//! Accounts and web sessions. Knows no cookie and no HTTP; hands secrets out once and stores their hashes.
 
 use crate::secret::{self, random_secret, secret_sha256};
 use crate::{Error, Result, Store};
@@ -21,15 +21,6 @@ pub struct AccountRow {
     pub has_password: bool,
     /// Unix seconds.
     pub created: f64,
-}
-
-/// An invitation just made; `token` is shown once.
-#[derive(Clone, Debug)]
-pub struct Invitation {
-    /// The secret, 43 base64url characters.
-    pub token: String,
-    /// Unix seconds after which it no longer works.
-    pub expires: f64,
 }
 
 /// A web session found by its token.
@@ -55,7 +46,7 @@ const MIN_PASSWORD_CHARS: usize = 8;
 /// Longest password, in bytes: hashing takes time in proportion.
 const MAX_PASSWORD_BYTES: usize = 1024;
 
-const ACCOUNT: &str = "SELECT id, name, owner, password_hash IS NOT NULL AS has_password, created FROM account";
+const ACCOUNT: &str = "SELECT id, name, owner, password_hash IS NOT NULL AS has_password, created FROM account WHERE deleted_at IS NULL";
 
 impl Store {
     /// Whether there is an owner who can sign in (one made by [`Store::ensure_owner`] cannot, until [`Store::create_owner`]).
@@ -105,7 +96,7 @@ impl Store {
 
     /// One account.
     pub async fn account(&self, id: AccountId) -> Result<Option<AccountRow>> {
-        let query = sqlx::query_as(sqlx::AssertSqlSafe(format!("{ACCOUNT} WHERE id = ?"))).bind(id);
+        let query = sqlx::query_as(sqlx::AssertSqlSafe(format!("{ACCOUNT} AND id = ?"))).bind(id);
         Ok(query.fetch_optional(self.readers()).await?)
     }
 
@@ -113,35 +104,6 @@ impl Store {
     pub async fn accounts(&self) -> Result<Vec<AccountRow>> {
         let query = sqlx::query_as(sqlx::AssertSqlSafe(format!("{ACCOUNT} ORDER BY id")));
         Ok(query.fetch_all(self.readers()).await?)
-    }
-
-    /// Makes an invitation for one new account, good for `ttl_s` seconds.
-    pub async fn create_invitation(&self, by: AccountId, ttl_s: f64) -> Result<Invitation> {
-        let token = random_secret()?;
-        let mut w = self.write_shared().await?;
-        let expires = w.now + ttl_s;
-        let insert = sqlx::query("INSERT INTO invitation (token_sha256, created_by, created, expires) VALUES (?, ?, ?, ?)");
-        insert.bind(secret_sha256(&token)).bind(by).bind(w.now).bind(expires).execute(&mut *w.tx).await?;
-        w.commit().await?;
-        Ok(Invitation { token, expires })
-    }
-
-    /// Makes an account with an invitation, which is used up by that.
-    ///
-    /// # Errors
-    /// [`Error::BadInvitation`], [`Error::NameTaken`] (the invitation stays good), [`Error::Invalid`].
-    pub async fn accept_invitation(&self, token: &str, name: &str, password: &str) -> Result<AccountRow> {
-        let name = check_name(name)?;
-        let hash = self.hash(check_password(password)?).await?;
-        let mut w = self.write_shared().await?;
-        let id = insert_account(&mut w, (name, Some(hash)), false).await?;
-        let used = sqlx::query("UPDATE invitation SET used_by = ? WHERE token_sha256 = ? AND used_by IS NULL AND expires > ?");
-        let used = used.bind(id).bind(secret_sha256(token)).bind(w.now).execute(&mut *w.tx).await?;
-        if used.rows_affected() != 1 {
-            return Err(Error::BadInvitation);
-        }
-        w.commit().await?;
-        self.account(id).await?.ok_or(Error::NotFound("the account"))
     }
 
     /// The account of a name and its password, or `None`; takes as long for an unknown name as for a wrong password.
@@ -165,12 +127,49 @@ impl Store {
     pub async fn set_password(&self, account: AccountId, password: &str) -> Result<()> {
         let hash = self.hash(check_password(password)?).await?;
         let mut w = self.write_shared().await?;
-        let set = sqlx::query("UPDATE account SET password_hash = ? WHERE id = ?").bind(hash).bind(account).execute(&mut *w.tx).await?;
+        let set = sqlx::query("UPDATE account SET password_hash = ? WHERE id = ? AND deleted_at IS NULL")
+            .bind(hash)
+            .bind(account)
+            .execute(&mut *w.tx)
+            .await?;
         if set.rows_affected() != 1 {
             return Err(Error::NotFound("the account"));
         }
         sqlx::query("DELETE FROM session WHERE account = ?").bind(account).execute(&mut *w.tx).await?;
         w.commit().await
+    }
+
+    /// Deletes an account in one transaction: its sessions, chats and samples go, its keys are revoked, its models are deleted and their
+    /// trainings cancelled, its name is free again. Its use stays counted. What it has in flight ends with what it holds.
+    ///
+    /// # Errors
+    /// [`Error::OwnerStays`], [`Error::NotFound`].
+    pub async fn delete_account(&self, account: AccountId) -> Result<()> {
+        let mut w = self.write().await?;
+        let owner: Option<bool> = sqlx::query_scalar("SELECT owner FROM account WHERE id = ? AND deleted_at IS NULL")
+            .bind(account)
+            .fetch_optional(&mut *w.tx)
+            .await?;
+        if owner.ok_or(Error::NotFound("the account"))? {
+            return Err(Error::OwnerStays);
+        }
+        // A name with a control character is nobody's: such names are refused.
+        let steps = [
+            "DELETE FROM session WHERE account = ?1",
+            "DELETE FROM chat WHERE account = ?1",
+            "DELETE FROM sample WHERE account = ?1",
+            "UPDATE api_key SET revoked = coalesce(revoked, ?2) WHERE account = ?1",
+            "UPDATE train SET state = 'cancelled', request = NULL, error = 'the account was deleted', ended = ?2
+             WHERE model IN (SELECT key FROM model WHERE account = ?1) AND state IN ('queued', 'running')",
+            "UPDATE model SET deleted_at = ?2, default_model = 0 WHERE account = ?1 AND deleted_at IS NULL",
+            "UPDATE account SET deleted_at = ?2, password_hash = NULL, name = char(127) || id WHERE id = ?1",
+        ];
+        for step in steps {
+            sqlx::query(step).bind(account).bind(w.now).execute(&mut *w.tx).await?;
+        }
+        w.commit().await?;
+        self.inner.queue.notify_waiters();
+        self.inner.known_keys.forget_all()
     }
 
     /// Begins a web session of `ttl_s` seconds and returns its token, 43 base64url characters, which is stored as a hash only.
@@ -203,7 +202,7 @@ impl Store {
         Ok(gone.rows_affected() == 1)
     }
 
-    async fn hash(&self, password: &str) -> Result<String> {
+    pub(crate) async fn hash(&self, password: &str) -> Result<String> {
         let password = password.to_owned();
         self.hashing(move || secret::hash_password(&password)).await
     }
@@ -221,7 +220,7 @@ impl Store {
     }
 }
 
-async fn insert_account(w: &mut crate::schema::Write, (name, hash): (&str, Option<String>), owner: bool) -> Result<AccountId> {
+pub(crate) async fn insert_account(w: &mut crate::schema::Write, (name, hash): (&str, Option<String>), owner: bool) -> Result<AccountId> {
     let insert = sqlx::query("INSERT INTO account (name, password_hash, owner, created) VALUES (?, ?, ?, ?)");
     let inserted = insert.bind(name).bind(hash).bind(owner).bind(w.now).execute(&mut *w.tx).await;
     Ok(AccountId(inserted.map_err(|e| taken(e, name))?.last_insert_rowid()))
@@ -234,7 +233,7 @@ fn taken(error: sqlx::Error, name: &str) -> Error {
     }
 }
 
-fn check_name(name: &str) -> Result<&str> {
+pub(crate) fn check_name(name: &str) -> Result<&str> {
     let name = name.trim();
     if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
         return Err(Error::invalid("name", format!("must have 1 to {MAX_NAME_CHARS} characters and no control characters")));
@@ -242,7 +241,7 @@ fn check_name(name: &str) -> Result<&str> {
     Ok(name)
 }
 
-fn check_password(password: &str) -> Result<&str> {
+pub(crate) fn check_password(password: &str) -> Result<&str> {
     if password.chars().count() < MIN_PASSWORD_CHARS || password.len() > MAX_PASSWORD_BYTES {
         return Err(Error::invalid(
             "password",

@@ -46,6 +46,20 @@ pub enum Error {
     /// Too many trainings wait for one model.
     #[error("{0} trainings already wait for this model; try again when some have ended")]
     QueueFull(i64),
+    /// The chat was written since it was read.
+    #[error("this chat was changed in another tab or window (it is at version {current}, not {expected}); reload it")]
+    ChatMoved {
+        /// The version that the caller read.
+        expected: i64,
+        /// The chat's version now.
+        current: i64,
+    },
+    /// The account keeps as many chats, or as many bytes of them, as it may.
+    #[error("an account keeps at most {} chats and {} MB of them; delete some that are no longer needed", .0.chats, .0.bytes >> 20)]
+    ChatsFull(crate::ChatLimits),
+    /// The owner's account cannot be deleted.
+    #[error("the owner's account cannot be deleted: without it nobody could invite others")]
+    OwnerStays,
     /// The weights of this revision were let go to bound the disk space.
     #[error("the weights of revision {0} are no longer kept; choose a later revision or revision 0")]
     WeightsGone(i64),

@@ -74,6 +74,10 @@ impl Store {
         let secret = format!("{MARK}{}", random_secret()?);
         let prefix = secret[..MARK.len() + PREFIX_CHARS].to_owned();
         let mut w = self.write_shared().await?;
+        let live = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM account WHERE id = ? AND deleted_at IS NULL)");
+        if !live.bind(account).fetch_one(&mut *w.tx).await? {
+            return Err(Error::NotFound("the account"));
+        }
         let insert = sqlx::query("INSERT INTO api_key (account, name, prefix, secret_sha256, created) VALUES (?, ?, ?, ?, ?)");
         let insert = insert.bind(account).bind(name).bind(&prefix).bind(secret_sha256(&secret)).bind(w.now);
         let id = KeyId(insert.execute(&mut *w.tx).await?.last_insert_rowid());

@@ -9,8 +9,10 @@
 
 mod accounts;
 mod blobs;
+mod chats;
 mod error;
 mod integrity;
+mod invitations;
 mod keys;
 mod known_keys;
 mod models;
@@ -22,10 +24,12 @@ mod secret;
 mod trains;
 mod usage;
 
-pub use accounts::{AccountId, AccountRow, Invitation, SESSION_TTL_S, SessionRow};
+pub use accounts::{AccountId, AccountRow, SESSION_TTL_S, SessionRow};
 pub use blobs::{Pin, StoredBlob, Swept, sha256_hex};
+pub use chats::{ChatLimits, ChatPage, ChatRow, NewChat};
 pub use error::{Error, Result};
 pub use integrity::Report;
+pub use invitations::{Invitation, InvitationId, InvitationRow};
 pub use keys::{ApiKeyRow, Authenticated, KeyId, NewApiKey};
 pub use models::{ModelKey, ModelPatch, ModelRow, NewModel, Sampling, Weights, slug};
 pub use open::{Controls, FAILPOINTS, Failpoint, Options, Store};

@@ -49,6 +49,51 @@ pub struct SessionInfo {
     pub owner: bool,
     /// True until the owner's account exists.
     pub needs_owner: bool,
+    /// The server's version.
+    pub version: String,
+}
+
+/// Changes one's own password.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangePasswordRequest {
+    /// The password until now.
+    pub current: String,
+    /// The password from now on.
+    pub password: String,
+}
+
+/// An account as the owner's list shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AccountInfo {
+    /// Id for deleting it.
+    pub id: String,
+    /// Name to sign in with.
+    pub name: String,
+    /// Whether this is the server's owner.
+    pub owner: bool,
+    /// Unix seconds.
+    pub created: f64,
+}
+
+/// An invitation that nobody used yet; its token was shown when it was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InvitationInfo {
+    /// Id for withdrawing it.
+    pub id: String,
+    /// Unix seconds.
+    pub created: f64,
+    /// Unix seconds after which it no longer works.
+    pub expires: f64,
+}
+
+/// Answer of a deletion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeletedResponse {
+    /// Id that is gone.
+    pub id: String,
+    /// What happened, for people.
+    pub message: String,
 }
 
 /// Answer of a sign-out.

@@ -5,18 +5,22 @@
 //! Optional request fields take JSON `null` as absent.
 
 pub mod account;
+pub mod chats;
 pub mod error;
 pub mod evaluate;
 pub mod generate;
 pub mod limits;
 pub mod models;
+pub mod pulls;
 pub mod stream;
 pub mod train;
+pub mod usage;
 
 pub use account::{
-    AcceptInvitationRequest, ApiKeyInfo, CreateKeyRequest, CreateKeyResponse, CreateOwnerRequest, InvitationResponse, RevokeKeyResponse,
-    SessionInfo, SignInRequest, SignOutResponse,
+    AcceptInvitationRequest, AccountInfo, ApiKeyInfo, ChangePasswordRequest, CreateKeyRequest, CreateKeyResponse, CreateOwnerRequest,
+    DeletedResponse, InvitationInfo, InvitationResponse, RevokeKeyResponse, SessionInfo, SignInRequest, SignOutResponse,
 };
+pub use chats::{Chat, ChatDocument, ChatList, ChatNode, ChatRole, ChatSettings, ChatSummary, DeletedChats, UpdateChatRequest};
 pub use error::{ErrorBody, ErrorCode, ErrorEnvelope, ErrorType};
 pub use evaluate::{
     Against, EvaluatePrompt, EvaluateRequest, EvaluateResponse, EvaluateResult, EvaluateUsage, EvaluatedAnswer, EvaluatedAnswers,
@@ -26,6 +30,7 @@ pub use generate::{
     GenerateRequest, GenerateResponse, Message, ResponseFormat, ResponseFormatType, Role, Sample, Stop, StopReason, TokenLogprob, Usage,
 };
 pub use models::{CreateModelRequest, DeleteModelResponse, ModelInfo, ModelStatus, PatchModelRequest, RevisionInfo, RollbackRequest};
+pub use pulls::{PullInfo, PullRequest, PullState};
 pub use stream::{
     Chunk, CreateStop, CreateUsage, DeltaChunk, ErrorChunk, EvaluateStop, GenerateStop, InfoChunk, ProgressChunk, StepMetricsOrEmpty,
     StopChunk, StreamedSample, TrainStop,
@@ -34,6 +39,7 @@ pub use train::{
     AdvantageScale, Baseline, BaselineKind, LengthNorm, Objective, RatioSummary, ResponseMetrics, ResponseMode, RewardSummary, StepMetrics,
     TrainGroup, TrainRequest, TrainResponse, TrainUsage, TrainedResponse,
 };
+pub use usage::{LoadedBase, StatusInfo, UsageSum};
 
 use serde::{Deserialize, Deserializer};
 

@@ -38,3 +38,9 @@ pub const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";
 pub const IDEMPOTENT_REPLAYED_HEADER: &str = "idempotent-replayed";
 /// Header that the web page sends on its own calls and that no cross-site form can.
 pub const CSRF_HEADER: &str = "x-tiger-csrf";
+/// Most characters of a chat's title.
+pub const MAX_CHAT_TITLE_CHARS: usize = 200;
+/// Most messages of a chat, all branches together.
+pub const MAX_CHAT_NODES: usize = 4096;
+/// Most characters of the id of a chat's message.
+pub const MAX_CHAT_NODE_ID_CHARS: usize = 64;

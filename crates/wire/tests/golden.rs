@@ -57,6 +57,20 @@ fn table() -> Vec<(&'static str, Check, bool)> {
         ("create_key_request", round_trip::<CreateKeyRequest>, true),
         ("create_key_response", round_trip::<CreateKeyResponse>, false),
         ("revoke_key_response", round_trip::<RevokeKeyResponse>, false),
+        ("change_password_request", round_trip::<ChangePasswordRequest>, true),
+        ("account_info", round_trip::<AccountInfo>, false),
+        ("invitation_info", round_trip::<InvitationInfo>, false),
+        ("deleted_response", round_trip::<DeletedResponse>, false),
+        ("chat_document", round_trip::<ChatDocument>, true),
+        ("update_chat_request", round_trip::<UpdateChatRequest>, true),
+        ("chat", round_trip::<Chat>, false),
+        ("chat_list", round_trip::<ChatList>, false),
+        ("deleted_chats", round_trip::<DeletedChats>, false),
+        ("usage_sum", round_trip::<UsageSum>, false),
+        ("usage_sum_page", round_trip::<UsageSum>, false),
+        ("status_info", round_trip::<StatusInfo>, false),
+        ("pull_request", round_trip::<PullRequest>, true),
+        ("pull_info", round_trip::<PullInfo>, false),
     ]
 }
 

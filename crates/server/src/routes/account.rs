@@ -1,4 +1,4 @@
-//! `/api/session`, `/api/owner`, `/api/invitations`, `/api/accounts`: the web page's own. API keys open none of it.
+//! `/api/session`, `/api/password`, `/api/owner`: who is signed in. API keys open none of it.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,17 +7,12 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 use tiger_store::{AccountRow, SESSION_TTL_S};
 use tiger_wire::{
-    AcceptInvitationRequest, CreateOwnerRequest, ErrorCode, ErrorEnvelope, ErrorType, InvitationResponse, SessionInfo, SignInRequest,
-    SignOutResponse,
+    ChangePasswordRequest, CreateOwnerRequest, ErrorCode, ErrorEnvelope, ErrorType, SessionInfo, SignInRequest, SignOutResponse,
 };
 
 use crate::app::App;
 use crate::auth::{Page, SESSION_COOKIE, check_csrf, page_session, session_token};
 use crate::error::{ApiError, ApiJson};
-use crate::limits::INVITATION_DAYS;
-
-/// Seconds of a day.
-const DAY_S: f64 = 86_400.0;
 
 async fn info(app: &App, account: Option<AccountRow>) -> Result<SessionInfo, ApiError> {
     let needs_owner = !app.store().has_owner().await?;
@@ -26,11 +21,12 @@ async fn info(app: &App, account: Option<AccountRow>) -> Result<SessionInfo, Api
         owner: account.as_ref().is_some_and(|account| account.owner),
         name: account.map(|account| account.name),
         needs_owner,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }
 
 /// Begins a session: the answer with its cookie.
-async fn begin(app: &App, account: AccountRow, status: StatusCode) -> Result<Response, ApiError> {
+pub(super) async fn begin(app: &App, account: AccountRow, status: StatusCode) -> Result<Response, ApiError> {
     let token = app.store().create_session(account.id, SESSION_TTL_S).await?;
     let mut response = (status, Json(info(app, Some(account)).await?)).into_response();
     set_cookie(app, &mut response, &token, SESSION_TTL_S as u64)?;
@@ -129,45 +125,30 @@ pub async fn create_owner(
     begin(&app, account, StatusCode::CREATED).await
 }
 
-/// Makes an invitation for one new account; for the owner only.
+/// Changes one's own password. Every other session of the account ends.
 #[utoipa::path(
-    post,
-    path = "/api/invitations",
+    put,
+    path = "/api/password",
     tag = "account",
+    request_body = ChangePasswordRequest,
     responses(
-        (status = 201, description = "The invitation, shown once", body = InvitationResponse),
+        (status = 200, description = "Changed; the new session is in the cookie", body = SessionInfo),
         (status = 401, description = "Not signed in", body = ErrorEnvelope),
-        (status = 403, description = "Not the owner, or the page's header is missing", body = ErrorEnvelope),
+        (status = 403, description = "The current password is wrong, or the page's header is missing", body = ErrorEnvelope),
+        (status = 422, description = "The new password is not acceptable", body = ErrorEnvelope),
+        (status = 429, description = "Too many attempts", body = ErrorEnvelope),
     ),
 )]
-pub async fn create_invitation(State(app): State<App>, Page(account): Page) -> Result<(StatusCode, Json<InvitationResponse>), ApiError> {
-    if !account.owner {
-        return Err(ApiError::new(ErrorType::Permission, ErrorCode::Forbidden, "only the owner of this server may invite others"));
-    }
-    let made = app.store().create_invitation(account.id, INVITATION_DAYS * DAY_S).await?;
-    Ok((StatusCode::CREATED, Json(InvitationResponse { invitation: made.token, expires: made.expires })))
-}
-
-/// Makes an account with an invitation, and signs in.
-#[utoipa::path(
-    post,
-    path = "/api/accounts",
-    tag = "account",
-    request_body = AcceptInvitationRequest,
-    responses(
-        (status = 201, description = "Signed in", body = SessionInfo),
-        (status = 403, description = "The invitation is not good, or the page's header is missing", body = ErrorEnvelope),
-        (status = 409, description = "The name is taken", body = ErrorEnvelope),
-        (status = 422, description = "Name or password is not acceptable", body = ErrorEnvelope),
-    ),
-)]
-pub async fn accept_invitation(
+pub async fn change_password(
     State(app): State<App>,
-    headers: HeaderMap,
-    ApiJson(request): ApiJson<AcceptInvitationRequest>,
+    Page(account): Page,
+    ApiJson(request): ApiJson<ChangePasswordRequest>,
 ) -> Result<Response, ApiError> {
-    check_csrf(&headers)?;
-    app.gate().sign_in("")?;
-    let account = app.store().accept_invitation(&request.invitation, &request.name, &request.password).await?;
-    begin(&app, account, StatusCode::CREATED).await
+    app.gate().sign_in(&account.name)?;
+    if app.store().verify_password(&account.name, &request.current).await?.is_none() {
+        let error = ApiError::new(ErrorType::Permission, ErrorCode::InvalidCredentials, "the current password is wrong");
+        return Err(error.param("current"));
+    }
+    app.store().set_password(account.id, &request.password).await?;
+    begin(&app, account, StatusCode::OK).await
 }

@@ -12,8 +12,13 @@ use crate::error::{ApiError, ApiJson, quoted};
 
 const PREFIX: &str = "key_";
 
+/// A key's id as it is shown.
+pub fn public_id(id: KeyId) -> String {
+    format!("{PREFIX}{}", id.0)
+}
+
 fn info(row: ApiKeyRow) -> ApiKeyInfo {
-    ApiKeyInfo { id: format!("{PREFIX}{}", row.id.0), name: row.name, prefix: row.prefix, created: row.created, last_used: row.last_used }
+    ApiKeyInfo { id: public_id(row.id), name: row.name, prefix: row.prefix, created: row.created, last_used: row.last_used }
 }
 
 /// Lists the keys that work, newest first.

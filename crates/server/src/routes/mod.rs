@@ -1,6 +1,9 @@
 //! One file for each branch of the URL tree; wire types in, wire types out.
 
 pub mod account;
+pub mod accounts;
+pub mod adapter;
+pub mod chats;
 pub mod evaluate;
 pub mod generate;
 pub mod health;
@@ -8,6 +11,7 @@ pub mod keys;
 pub mod models;
 pub mod revisions;
 pub mod train;
+pub mod usage;
 
 use std::sync::Arc;
 

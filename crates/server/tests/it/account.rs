@@ -1,55 +1,25 @@
 //! `/api`: sessions and keys; and which credential opens what.
 
-use reqwest::{Method, RequestBuilder};
-use serde_json::{Value, json};
+use reqwest::Method;
+use serde_json::json;
 
-use crate::harness::{Answer, Server};
-
-struct Page<'a> {
-    server: &'a Server,
-    cookie: String,
-}
-
-impl<'a> Page<'a> {
-    fn anonymous(server: &'a Server) -> Page<'a> {
-        Page { server, cookie: String::new() }
-    }
-
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.server.client.request(method, self.server.url(path)).header("x-tiger-csrf", "1");
-        if self.cookie.is_empty() { request } else { request.header("cookie", &self.cookie) }
-    }
-
-    async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
-        let request = self.request(method, path);
-        Answer::read(match body {
-            Some(body) => request.json(&body),
-            None => request,
-        })
-        .await
-    }
-
-    async fn enter(server: &'a Server, path: &str, body: Value) -> (Page<'a>, Answer) {
-        let answer = Page::anonymous(server).send(Method::POST, path, Some(body)).await;
-        let cookie = answer.headers.get("set-cookie").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        (Page { server, cookie: cookie.split(';').next().unwrap_or_default().to_owned() }, answer)
-    }
-}
-
-const PASSWORD: &str = "correct horse battery";
+use crate::harness::{Answer, PASSWORD, Page, Server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_owner_is_made_once_with_the_printed_token() {
     let server = Server::start().await;
     let token = server.app.setup_token().expect("a token while there is no owner");
     let state = Page::anonymous(&server).send(Method::GET, "/api/session", None).await.body;
-    assert_eq!(state, json!({"signed_in": false, "owner": false, "needs_owner": true}));
+    assert_eq!(state, json!({"signed_in": false, "owner": false, "needs_owner": true, "version": env!("CARGO_PKG_VERSION")}));
     let body = |token: &str| json!({"token": token, "name": "ada", "password": PASSWORD});
     let (_, wrong) = Page::enter(&server, "/api/owner", body("guess")).await;
     assert_eq!(wrong.error(), (403, "invalid_credentials", Some("token")));
     let (page, made) = Page::enter(&server, "/api/owner", body(&token)).await;
     assert_eq!(made.status, 201, "{}", made.body);
-    assert_eq!(made.body, json!({"signed_in": true, "name": "ada", "owner": true, "needs_owner": false}));
+    assert_eq!(
+        made.body,
+        json!({"signed_in": true, "name": "ada", "owner": true, "needs_owner": false, "version": env!("CARGO_PKG_VERSION")})
+    );
     let cookie = made.headers["set-cookie"].to_str().expect("cookie");
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
     assert_eq!(page.send(Method::GET, "/api/session", None).await.body["name"], "ada");
@@ -137,4 +107,95 @@ async fn each_credential_opens_its_own_door() {
             assert_eq!(answer.error().0, 401);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_password_keeps_this_session_alone() {
+    let server = Server::start().await;
+    let page = Page::owner(&server).await;
+    let (other, _) = Page::enter(&server, "/api/session", json!({"name": "ada", "password": PASSWORD})).await;
+    let change = |current: &str, password: &str| Some(json!({"current": current, "password": password}));
+    let wrong = page.send(Method::PUT, "/api/password", change("wrong password", "battery staple")).await;
+    assert_eq!(wrong.error(), (403, "invalid_credentials", Some("current")));
+    let short = page.send(Method::PUT, "/api/password", change(PASSWORD, "short")).await;
+    assert_eq!(short.error(), (422, "invalid_parameter", Some("password")));
+    assert_eq!(other.send(Method::GET, "/api/keys", None).await.status, 200, "a refused change changes nothing");
+    let changed = page.send(Method::PUT, "/api/password", change(PASSWORD, "battery staple")).await;
+    assert_eq!((changed.status, changed.body["name"].as_str()), (200, Some("ada")), "{}", changed.body);
+    let page = Page { cookie: Page::cookie(&changed), ..page };
+    assert_eq!(page.send(Method::GET, "/api/keys", None).await.status, 200);
+    assert_eq!(other.send(Method::GET, "/api/keys", None).await.error(), (401, "no_session", None));
+    let (_, old) = Page::enter(&server, "/api/session", json!({"name": "ada", "password": PASSWORD})).await;
+    assert_eq!(old.error().0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_owner_lists_and_deletes_accounts() {
+    let server = Server::start().await;
+    let owner = Page::owner(&server).await;
+    let guest = owner.guest("grace").await;
+    let list = owner.send(Method::GET, "/api/accounts", None).await.body;
+    let rows: Vec<_> = list.as_array().expect("array").iter().map(|row| (row["name"].as_str(), row["owner"].as_bool())).collect();
+    assert_eq!(rows, [(Some("ada"), Some(true)), (Some("grace"), Some(false))]);
+    for (method, path) in [(Method::GET, "/api/accounts"), (Method::DELETE, "/api/accounts/acct_1"), (Method::GET, "/api/invitations")] {
+        assert_eq!(guest.send(method, path, None).await.error(), (403, "forbidden", None), "{path}");
+    }
+    let path = |row: usize| format!("/api/accounts/{}", list[row]["id"].as_str().expect("id"));
+    assert_eq!(owner.send(Method::DELETE, &path(0), None).await.error(), (409, "conflict", None));
+    let key = guest.send(Method::POST, "/api/keys", Some(json!({"name": "laptop"}))).await.body["key"].as_str().expect("key").to_owned();
+    let use_key = || Answer::read(server.client.get(server.url("/v1/models")).bearer_auth(&key));
+    assert_eq!(use_key().await.status, 200);
+    let gone = owner.send(Method::DELETE, &path(1), None).await;
+    assert_eq!((gone.status, gone.body["message"].as_str()), (200, Some("account has been deleted")), "{}", gone.body);
+    assert_eq!(use_key().await.error(), (401, "invalid_key", None));
+    assert_eq!(guest.send(Method::GET, "/api/keys", None).await.error(), (401, "no_session", None));
+    assert_eq!(owner.send(Method::DELETE, &path(1), None).await.error().0, 404);
+    assert_eq!(owner.send(Method::DELETE, "/api/accounts/nonsense", None).await.error().0, 404);
+    owner.guest("grace").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invitation_is_listed_without_its_token_and_withdrawn() {
+    let server = Server::start().await;
+    let owner = Page::owner(&server).await;
+    let made = owner.send(Method::POST, "/api/invitations", None).await.body;
+    let token = made["invitation"].as_str().expect("token");
+    let list = owner.send(Method::GET, "/api/invitations", None).await.body;
+    assert!(!list.to_string().contains(token));
+    assert_eq!(list[0]["expires"], made["expires"]);
+    let path = format!("/api/invitations/{}", list[0]["id"].as_str().expect("id"));
+    let gone = owner.send(Method::DELETE, &path, None).await;
+    assert_eq!(gone.body["message"], "invitation has been withdrawn");
+    assert_eq!(owner.send(Method::DELETE, &path, None).await.error(), (404, "not_found", None));
+    let accept = json!({"invitation": token, "name": "grace", "password": PASSWORD});
+    assert_eq!(Page::enter(&server, "/api/accounts", accept).await.1.error(), (403, "invalid_credentials", Some("invitation")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn use_and_status_are_shown() {
+    let server = Server::start().await;
+    let page = Page::owner(&server).await;
+    let guest = page.guest("grace").await;
+    let body = json!({"model": "Tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 3});
+    server.post("/v1/generate_response", &body).await;
+    page.send(Method::POST, "/v1/generate_response", Some(body)).await;
+    let mut rows = json!([]);
+    for _ in 0..200 {
+        rows = page.send(Method::GET, "/api/usage?days=1", None).await.body;
+        if rows.as_array().is_some_and(|rows| rows.len() == 2) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let by_key = rows.as_array().expect("array").iter().find(|row| row.get("key").is_some()).unwrap_or_else(|| panic!("{rows}"));
+    assert_eq!((by_key["key_name"].as_str(), by_key["model"].as_str(), by_key["requests"].as_u64()), (Some("test"), Some("tiny"), Some(1)));
+    assert!(rows.as_array().expect("array").iter().any(|row| row.get("key").is_none() && row["kind"] == "generate"));
+    assert_eq!(guest.send(Method::GET, "/api/usage", None).await.body, json!([]));
+    for days in ["0", "367", "x"] {
+        let refused = page.send(Method::GET, &format!("/api/usage?days={days}"), None).await;
+        assert_eq!(refused.error(), (422, "invalid_parameter", Some("days")), "{days}");
+    }
+    let status = page.send(Method::GET, "/api/status", None).await.body;
+    assert!(status["sampled_tokens"].as_u64() >= Some(2) && status["uptime_s"].as_f64() > Some(0.0), "{status}");
+    assert_eq!(status["bases"][0]["id"], "tiny");
 }

@@ -181,3 +181,57 @@ pub fn joined(chunks: &[Value], index: u64, field: &str) -> String {
     let mine = chunks.iter().filter(|chunk| chunk["type"] == "delta" && chunk["index"].as_u64().unwrap_or(0) == index);
     mine.filter_map(|chunk| chunk[field].as_str()).collect()
 }
+
+pub const PASSWORD: &str = "correct horse battery";
+
+/// The web page of an account: its cookie and the header of its own calls.
+pub struct Page<'a> {
+    pub server: &'a Server,
+    pub cookie: String,
+}
+
+impl<'a> Page<'a> {
+    pub fn anonymous(server: &'a Server) -> Page<'a> {
+        Page { server, cookie: String::new() }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.server.client.request(method, self.server.url(path)).header("x-tiger-csrf", "1");
+        if self.cookie.is_empty() { request } else { request.header("cookie", &self.cookie) }
+    }
+
+    pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let request = self.request(method, path);
+        Answer::read(match body {
+            Some(body) => request.json(&body),
+            None => request,
+        })
+        .await
+    }
+
+    pub async fn enter(server: &'a Server, path: &str, body: Value) -> (Page<'a>, Answer) {
+        let answer = Page::anonymous(server).send(Method::POST, path, Some(body)).await;
+        (Page { server, cookie: Page::cookie(&answer) }, answer)
+    }
+
+    /// The cookie that an answer sets.
+    pub fn cookie(answer: &Answer) -> String {
+        let cookie = answer.headers.get("set-cookie").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        cookie.split(';').next().unwrap_or_default().to_owned()
+    }
+
+    /// The owner, made with the printed token.
+    pub async fn owner(server: &'a Server) -> Page<'a> {
+        let token = server.app.setup_token().expect("token");
+        Page::enter(server, "/api/owner", json!({"token": token, "name": "ada", "password": PASSWORD})).await.0
+    }
+
+    /// Somebody whom this owner invites.
+    pub async fn guest(&self, name: &str) -> Page<'a> {
+        let invitation = self.send(Method::POST, "/api/invitations", None).await.body["invitation"].clone();
+        let accept = json!({"invitation": invitation, "name": name, "password": PASSWORD});
+        let (page, answer) = Page::enter(self.server, "/api/accounts", accept).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        page
+    }
+}

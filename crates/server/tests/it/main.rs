@@ -1,6 +1,8 @@
 //! The door from outside: real sockets, the real engine on a tiny model. The files mirror the URL tree.
 
 mod account;
+mod adapter;
+mod chats;
 mod contract;
 mod evaluate;
 mod generate;

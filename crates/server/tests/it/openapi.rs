@@ -93,7 +93,7 @@ fn call(method: Method, path: &'static str, url: &'static str, body: Option<Valu
 /// At least one good and one bad call of every operation.
 fn calls(token: &str) -> Vec<Call> {
     const PASSWORD: &str = "correct horse battery";
-    let (get, post, patch, delete) = (Method::GET, Method::POST, Method::PATCH, Method::DELETE);
+    let (get, post, patch, put, delete) = (Method::GET, Method::POST, Method::PATCH, Method::PUT, Method::DELETE);
     let train = |model: &str| json!({"model": model, "messages": user("a"), "responses": [{"content": "b", "reward": 1}, {"content": "c", "reward": 0}]});
     vec![
         call(get.clone(), "/v1/models", "/v1/models", None),
@@ -124,6 +124,8 @@ fn calls(token: &str) -> Vec<Call> {
         call(post.clone(), "/v1/models/{id}/evaluate", "/v1/models/Tiny/evaluate", Some(json!({"prompts": [{"messages": user("a")}]}))),
         call(post.clone(), "/v1/models/{id}/rollback", "/v1/models/mine/rollback", Some(json!({"revision": 0}))),
         call(post.clone(), "/v1/models/{id}/rollback", "/v1/models/mine/rollback", Some(json!({"revision": 77}))),
+        call(get.clone(), "/v1/models/{id}/adapter/{file}", "/v1/models/mine/adapter/adapter_config.json", None),
+        call(get.clone(), "/v1/models/{id}/adapter/{file}", "/v1/models/mine/adapter/other", None),
         call(delete.clone(), "/v1/models/{id}", "/v1/models/mine", None),
         call(delete.clone(), "/v1/models/{id}", "/v1/models/Tiny", None),
         call(post.clone(), "/api/owner", "/api/owner", Some(json!({"token": "x", "name": "ada", "password": PASSWORD}))),
@@ -132,6 +134,26 @@ fn calls(token: &str) -> Vec<Call> {
         call(post.clone(), "/api/session", "/api/session", Some(json!({"name": "ada", "password": "wrong wrong"}))),
         call(post.clone(), "/api/session", "/api/session", Some(json!({"name": "ada", "password": PASSWORD}))),
         call(post.clone(), "/api/invitations", "/api/invitations", None),
+        call(get.clone(), "/api/invitations", "/api/invitations", None),
+        call(delete.clone(), "/api/invitations/{id}", "/api/invitations/inv_1", None),
+        call(delete.clone(), "/api/invitations/{id}", "/api/invitations/inv_1", None),
+        call(get.clone(), "/api/accounts", "/api/accounts", None),
+        call(delete.clone(), "/api/accounts/{id}", "/api/accounts/acct_1", None),
+        call(put.clone(), "/api/password", "/api/password", Some(json!({"current": "wrong wrong", "password": PASSWORD}))),
+        call(put.clone(), "/api/password", "/api/password", Some(json!({"current": PASSWORD, "password": PASSWORD}))),
+        call(get.clone(), "/api/usage", "/api/usage", None),
+        call(get.clone(), "/api/usage", "/api/usage?days=0", None),
+        call(get.clone(), "/api/status", "/api/status", None),
+        call(post.clone(), "/api/chats", "/api/chats", Some(json!({"title": "t", "model": "tiny", "nodes": []}))),
+        call(post.clone(), "/api/chats", "/api/chats", Some(json!({"title": "t", "model": "tiny", "leaf": "x"}))),
+        call(get.clone(), "/api/chats", "/api/chats", None),
+        call(get.clone(), "/api/chats", "/api/chats?limit=0", None),
+        call(get.clone(), "/api/chats/{id}", "/api/chats/{chat}", None),
+        call(put.clone(), "/api/chats/{id}", "/api/chats/{chat}", Some(json!({"version": 1, "title": "u", "model": "tiny"}))),
+        call(put, "/api/chats/{id}", "/api/chats/{chat}", Some(json!({"version": 1, "title": "u", "model": "tiny"}))),
+        call(delete.clone(), "/api/chats/{id}", "/api/chats/{chat}", None),
+        call(delete.clone(), "/api/chats/{id}", "/api/chats/{chat}", None),
+        call(delete.clone(), "/api/chats", "/api/chats", None),
         call(post.clone(), "/api/accounts", "/api/accounts", Some(json!({"invitation": "x", "name": "eve", "password": PASSWORD}))),
         call(post.clone(), "/api/keys", "/api/keys", Some(json!({"name": "laptop"}))),
         call(post, "/api/keys", "/api/keys", Some(json!({"name": ""}))),
@@ -155,17 +177,21 @@ async fn the_document_is_true() {
     for (path, operations) in document["paths"].as_object().expect("paths") {
         todo.extend(operations.as_object().expect("operations").keys().map(|method| (path.clone(), method.clone())));
     }
-    let mut cookie = String::new();
+    let (mut cookie, mut chat) = (String::new(), String::new());
     let mut bodies: BTreeMap<String, usize> = BTreeMap::new();
     for Call { method, path, url, body, page } in calls(&server.app.setup_token().expect("token")) {
-        let mut request = server.client.request(method.clone(), server.url(url));
+        let url = url.replace("{chat}", &chat);
+        let mut request = server.client.request(method.clone(), server.url(&url));
         request = if page { request.header("x-tiger-csrf", "1").header("cookie", &cookie) } else { request.bearer_auth(&server.key) };
         if let Some(body) = &body {
             request = request.json(body);
         }
         let answer = Answer::read(request).await;
-        if let Some(set) = answer.headers.get("set-cookie").filter(|_| method == Method::POST) {
+        if let Some(set) = answer.headers.get("set-cookie").filter(|_| method == Method::POST || method == Method::PUT) {
             cookie = set.to_str().expect("cookie").split(';').next().expect("cookie").to_owned();
+        }
+        if path == "/api/chats" && answer.status == 201 {
+            chat = answer.body["id"].as_str().expect("id").to_owned();
         }
         let name = method.as_str().to_lowercase();
         let operation = &document["paths"][path][&name];

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod blobs;
+mod chats;
 mod common;
 mod controls;
 mod crash;
