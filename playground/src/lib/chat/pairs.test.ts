@@ -4,10 +4,10 @@ import { partnerOf } from './pairs';
 
 const model = (id: string, base: string, more: Partial<ModelInfo> = {}): ModelInfo => ({
   id,
-  name: id,
+  name: id.toUpperCase(),
   description: '',
   read_only: id === base,
-  base_model: base,
+  base_model: base.toUpperCase(),
   temperature: 1,
   top_p: 1,
   status: 'ready',

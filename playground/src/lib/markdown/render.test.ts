@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { CORPUS } from './corpus';
 import { render, type Words } from './render';
 import { sync } from './sync';
 
@@ -10,49 +11,6 @@ function drawn(text: string): HTMLElement {
   return root;
 }
 
-/** What people have used to get a script through Markdown. */
-export const CORPUS = [
-  '<script>window.hacked = 1</script>',
-  '<img src=x onerror="window.hacked=1">',
-  '<svg onload=window.hacked=1><script>window.hacked=1</script></svg>',
-  '<iframe src="javascript:window.hacked=1"></iframe>',
-  '<a href="javascript:window.hacked=1">x</a>',
-  '[x](javascript:window.hacked=1)',
-  '[x](JaVaScRiPt:window.hacked=1)',
-  '[x](&#106;avascript:window.hacked=1)',
-  '[x](javascript&colon;window.hacked=1)',
-  '[x](java\tscript:window.hacked=1)',
-  '[x](<java\nscript:alert(1)>)',
-  '[x](data:text/html;base64,PHNjcmlwdD5hbGVydCgxKTwvc2NyaXB0Pg==)',
-  '[x](vbscript:msgbox(1))',
-  '[x](//evil.example)',
-  '[x](/api/session)',
-  '[x](https://ok.example "onmouseover=window.hacked=1")',
-  '[x](https://ok.example/"onmouseover="window.hacked=1)',
-  '![x](https://evil.example/pixel.png)',
-  '![x](x"onerror="window.hacked=1)',
-  '![" onerror="window.hacked=1](https://evil.example/a.png)',
-  '<javascript:window.hacked=1>',
-  '<https://ok.example/"onclick="x>',
-  '```"><img src=x onerror=window.hacked=1>\ncode\n```',
-  '```js onload=x class="a"\n</code></pre><script>window.hacked=1</script>\n```',
-  '`<img src=x onerror=window.hacked=1>`',
-  '| a |\n|---|\n| <img src=x onerror=window.hacked=1> |',
-  '# <style>*{display:none}</style>',
-  '- <form action="/api/keys"><input name=x><button>go</button></form>',
-  '> <object data="x"></object><embed src="x"><link rel=stylesheet href=x><base href="//evil.example"><meta http-equiv=refresh content="0;url=//evil.example">',
-  '<div id="app" style="position:fixed;inset:0" class="x">over everything</div>',
-  '<math><mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src=1 onerror=window.hacked=1&gt;">',
-  '<noscript><p title="</noscript><img src=x onerror=window.hacked=1>">',
-  '<!--<img src="--><img src=x onerror=window.hacked=1//">',
-  '<x/onclick=window.hacked=1>y',
-  '<a\n href="x"\n onclick="window.hacked=1">y</a>',
-  '[a]: javascript:window.hacked=1\n\n[a]',
-  '**<b onmouseover=window.hacked=1>x</b>**',
-  '<details open ontoggle=window.hacked=1>x</details>',
-  '&lt;script&gt;window.hacked=1&lt;/script&gt;',
-  '<video src=x onerror=window.hacked=1><source src="https://evil.example"></video>',
-];
 
 test.each(CORPUS)('harmless: %j', (text) => {
   const root = drawn(text);

@@ -88,7 +88,7 @@ export const chat = {
     system: 'System prompt',
     systemHint: 'Said to the model before the conversation: who it is, how to answer.',
     systemPlaceholder: 'You are a helpful assistant.',
-    names: { temperature: 'Temperature', top_p: 'Top p', top_k: 'Top k', min_p: 'Min p', max_tokens: 'Most tokens', seed: 'Seed' },
+    names: { temperature: 'Temperature', top_p: 'Top p', top_k: 'Top k', min_p: 'Min p', max_tokens: 'Max tokens', seed: 'Seed' },
     hints: {
       temperature: 'Higher is more varied; 0 always takes the likeliest word.',
       top_p: 'Choose among the likeliest words that together have this share.',
@@ -101,9 +101,10 @@ export const chat = {
     stopHint: 'One a line, up to four; the answer ends before the first of them. \\n stands for a new line.',
     off: 'off',
     random: 'random',
-    context: 'what fits',
-    own: (value: string) => `model: ${value}`,
-    reset: (name: string) => `Reset ${name}`,
+    context: 'all that fits',
+    own: (value: string) => `Model: ${value}`,
+    none: 'none',
+    reset: (name: string, to: string) => `Reset ${name} to ${to}`,
     resetAll: 'Reset all',
     problem: {
       number: 'Enter a number.',
