@@ -41,11 +41,13 @@ async function say(text: string): Promise<void> {
   await page.keyboard.press('Enter');
 }
 
+/** Polled for as long as a busy machine may need. */
+const soon = <T>(look: () => T, options: { timeout?: number; interval?: number } = {}) => expect.poll(look, { timeout: 10_000, ...options });
 const answers = () => page.locator('article');
 /** Until nothing is being written. */
 async function answered(): Promise<void> {
   await page.locator('article[aria-busy=false]').first().waitFor();
-  await expect.poll(() => page.locator('article[aria-busy=true]').count()).toBe(0);
+  await soon(() => page.locator('article[aria-busy=true]').count()).toBe(0);
 }
 
 /** Until the server has it. */
@@ -53,7 +55,7 @@ async function saved(): Promise<string> {
   await page.waitForURL(/\/chat\/chat_/);
   const id = page.url().split('/').at(-1)!;
   const shown = await page.locator('article, .question').count();
-  await expect.poll(async () => (await server.call<{ nodes: { interrupted?: boolean }[] }>('GET', `/api/chats/${id}`)).nodes.filter((node) => !node.interrupted).length).toBeGreaterThanOrEqual(shown);
+  await soon(async () => (await server.call<{ nodes: { interrupted?: boolean }[] }>('GET', `/api/chats/${id}`)).nodes.filter((node) => !node.interrupted).length).toBeGreaterThanOrEqual(shown);
   return id;
 }
 
@@ -76,13 +78,13 @@ test('a suggestion is answered in several paints, kept, and there after a reload
   await page.getByRole('complementary', { name: 'Settings of this chat' }).getByRole('button', { name: 'Close' }).click();
   await page.getByRole('button', { name: 'What is the capital of France?' }).click();
   await answered();
-  await expect.poll(() => answers().textContent()).toContain('Paris');
+  await soon(() => answers().textContent()).toContain('Paris');
   expect(await page.evaluate(() => (window as unknown as { paints: Set<string> }).paints.size)).toBeGreaterThanOrEqual(3);
   await page.getByText(/tokens\/s/).waitFor();
   await saved();
   await visit.expectAccessible();
   await page.reload();
-  await expect.poll(() => answers().textContent()).toContain('Paris');
+  await soon(() => answers().textContent()).toContain('Paris');
   await page.getByRole('complementary', { name: 'Conversations' }).getByRole('link', { name: 'What is the capital of France?' }).waitFor();
   expect(await page.title()).toContain('What is the capital of France?');
   await visit.close();
@@ -96,20 +98,20 @@ test('regenerate and edit make branches, and stepping finds them as they were', 
   await page.getByText('2/2').waitFor();
   await answered();
   await say('And the sky?');
-  await expect.poll(() => answers().count()).toBe(2);
+  await soon(() => answers().count()).toBe(2);
   await answered();
   await page.getByRole('button', { name: 'Previous version' }).click();
   await page.getByText('1/2').waitFor();
   expect(await answers().count()).toBe(1);
   await page.getByRole('button', { name: 'Next version' }).click();
-  await expect.poll(() => answers().count()).toBe(2);
+  await soon(() => answers().count()).toBe(2);
   // ↑ in the empty field edits the last message.
   await page.getByRole('textbox', { name: 'Message', exact: true }).focus();
   await page.keyboard.press('ArrowUp');
   await page.getByRole('textbox', { name: 'Edit message' }).fill('And snow?');
   await page.keyboard.press('Enter');
   await page.getByText('And snow?').waitFor();
-  await expect.poll(() => page.getByText('2/2').count()).toBe(2);
+  await soon(() => page.getByText('2/2').count()).toBe(2);
   await answered();
   await saved();
   // The keys step the last message that has versions.
@@ -129,17 +131,17 @@ test('base and mine are compared, and one of them goes on', async () => {
   await page.getByRole('button', { name: 'Compare models' }).click();
   await page.getByRole('button', { name: 'Model 2: Tiger-Nano' }).waitFor();
   await say('What does a cow say?');
-  await expect.poll(() => page.locator('.column article[aria-busy=false] .markdown').count()).toBe(2);
+  await soon(() => page.locator('.column article[aria-busy=false] .markdown').count()).toBe(2);
   await page.getByText('Keep one of the answers above to go on').waitFor();
   await visit.expectAccessible();
   await saved();
   await page.reload();
-  await expect.poll(() => page.locator('.column').count()).toBe(2);
+  await soon(() => page.locator('.column').count()).toBe(2);
   await page.locator('.column').nth(1).getByRole('button', { name: 'Continue with this one' }).click();
   await page.getByText('2/2').waitFor();
   await page.getByRole('button', { name: 'Model: Tiger-Nano' }).waitFor();
   await say('And a dog?');
-  await expect.poll(() => answers().count()).toBe(2);
+  await soon(() => answers().count()).toBe(2);
   await answered();
   await visit.close();
 });
@@ -149,16 +151,16 @@ test('Stop keeps what came and frees the server at once', async () => {
   await page.evaluate(makeLong);
   await say('Talk on');
   await page.locator('article[aria-busy=true] .markdown').waitFor();
-  await expect.poll(() => server.metric('tiger_running_sequences')).toBe(1);
+  await soon(() => server.metric('tiger_running_sequences')).toBe(1);
   await page.keyboard.press('Escape');
   await page.getByText('You stopped this answer.').waitFor();
   // Left alone it would run for seconds.
-  await expect.poll(() => server.metric('tiger_running_sequences'), { timeout: 500, interval: 20 }).toBe(0);
+  await soon(() => server.metric('tiger_running_sequences'), { timeout: 500, interval: 20 }).toBe(0);
   const shown = await page.locator('article .markdown').textContent();
   const id = await saved();
-  await expect.poll(async () => (await server.call<{ nodes: { content: string; stop_reason?: string }[] }>('GET', `/api/chats/${id}`)).nodes[1]?.stop_reason).toBeUndefined();
+  await soon(async () => (await server.call<{ nodes: { content: string; stop_reason?: string }[] }>('GET', `/api/chats/${id}`)).nodes[1]?.stop_reason).toBeUndefined();
   await page.reload();
-  await expect.poll(() => page.locator('article .markdown').textContent()).toBe(shown);
+  await soon(() => page.locator('article .markdown').textContent()).toBe(shown);
   await page.getByText('You stopped this answer.').waitFor();
   await visit.close();
 });
@@ -189,7 +191,7 @@ test('found, renamed, exported in both forms, deleted', async () => {
   }
   await page.keyboard.press('Control+k');
   await page.keyboard.type('7 PLUS');
-  await expect.poll(() => side.getByRole('link').count()).toBe(1);
+  await soon(() => side.getByRole('link').count()).toBe(1);
   await side.locator('.excerpt mark', { hasText: '7 plus' }).first().waitFor();
   await page.keyboard.press('Control+a');
   await page.keyboard.type('nobody said this');
@@ -199,7 +201,7 @@ test('found, renamed, exported in both forms, deleted', async () => {
   await side.getByRole('link', { name: 'Sums' }).waitFor();
   await act('Sums', 'Delete');
   await page.getByRole('dialog').getByRole('button', { name: 'Delete', exact: true }).click();
-  await expect.poll(() => side.getByRole('link', { name: 'Sums' }).count()).toBe(0);
+  await soon(() => side.getByRole('link', { name: 'Sums' }).count()).toBe(0);
   await page.waitForURL('**/chat');
   await visit.close();
 });
@@ -218,7 +220,7 @@ test('settings are sent, refused at the field, and shown as code', async () => {
   await page.getByText('The answer reached its token limit.').waitFor();
   const before = await page.locator('article .markdown').textContent();
   await page.getByRole('button', { name: 'Continue', exact: true }).click();
-  await expect.poll(async () => (await page.locator('article .markdown').textContent())!.length).toBeGreaterThan(before!.length);
+  await soon(async () => (await page.locator('article .markdown').textContent())!.length).toBeGreaterThan(before!.length);
   expect(await page.locator('article .markdown').textContent()).toContain(before!.trim());
   await page.getByRole('button', { name: 'View code' }).click();
   const code = await page.getByRole('dialog').locator('pre').textContent();
@@ -241,7 +243,7 @@ test('changed in another window: nothing is overwritten, mine can be kept', asyn
   await say('And of France?');
   await page.getByText('changed in another tab or window').waitFor();
   await page.getByRole('button', { name: 'Keep mine as a copy' }).click();
-  await expect.poll(() => page.url()).not.toContain(id);
+  await soon(() => page.url()).not.toContain(id);
   expect((await server.call<{ title: string }>('GET', `/api/chats/${id}`)).title).toBe('Theirs');
   await visit.close();
 });
@@ -263,7 +265,7 @@ test('a server killed in the middle is explained, and after a restart Try again 
   await page.getByRole('button', { name: 'Try again' }).click();
   await page.getByText('2/2').waitFor();
   await answered();
-  await expect.poll(() => answers().textContent(), { timeout: 10_000 }).toMatch(/woof|bow/i);
+  await soon(() => answers().textContent(), { timeout: 10_000 }).toMatch(/woof|bow/i);
   await saved();
   await visit.close();
 });
