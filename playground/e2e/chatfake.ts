@@ -59,17 +59,6 @@ export function fakeAnswers({ chunks = [], reasoning = [], every = 1, chunk = 1,
   };
 }
 
-/** Makes the built-in model's real answers long, until `short` is set: a schema does not let it end. Runs in the page. */
-export function makeLong(): void {
-  const real = window.fetch;
-  window.fetch = (input, init) => {
-    if (!String(input).includes('/v1/generate_response') || (window as unknown as { short?: boolean }).short) return real(input, init);
-    const schema = { type: 'array', items: { type: 'string' }, minItems: 300, maxItems: 400 };
-    const body = { ...(JSON.parse(String(init?.body)) as object), response_format: { type: 'json_schema', schema } };
-    return real(input, { ...init, body: JSON.stringify(body) });
-  };
-}
-
 /** About `tokens` pieces of Markdown: headings, lists, code, a long table, paragraphs; always the same. */
 export function longMarkdown(tokens: number): string[] {
   const words = 'the tiger walks along a quiet river and looks for something that moves in the tall grass'.split(' ');
