@@ -17,7 +17,7 @@ afterAll(async () => {
   await server?.stop();
 });
 
-const stranger = (on = server) => on.visit(browser, { signedIn: false });
+const stranger = (on = server) => on.visit(browser, { signedIn: false, reducedMotion: 'reduce' });
 const button = (visit: Visit, name: string | RegExp) => visit.page.getByRole('button', { name, exact: typeof name === 'string' });
 const password = (visit: Visit, label = 'Password') => visit.page.getByLabel(label, { exact: true });
 
@@ -128,7 +128,7 @@ test('too many attempts are told when to come back', async () => {
 
 test('an invitation makes one account, which sees nothing of the others', async () => {
   await server.call('POST', '/v1/models', { name: 'Secret', description: '', parent_model: 'tiger-nano' });
-  const owner = await server.visit(browser);
+  const owner = await server.visit(browser, { reducedMotion: 'reduce' });
   await owner.page.goto(server.url('/account'));
   await button(owner, 'Invite someone').click();
   const link = await owner.page.getByLabel('Invitation link').inputValue();
@@ -214,7 +214,7 @@ test('a changed password signs other sessions out, and the new one works', async
 
 test('deleting an account wants its name typed, and ends its sessions', async () => {
   const guest = await join('judy', 'horse battery staple');
-  const owner = await server.visit(browser);
+  const owner = await server.visit(browser, { reducedMotion: 'reduce' });
   await owner.page.goto(server.url('/account'));
   await button(owner, 'Delete the account: judy').click();
   const confirm = owner.page.getByRole('dialog').getByRole('button', { name: 'Delete the account' });

@@ -25,7 +25,7 @@ async function bash(lines: string): Promise<string> {
 }
 
 test('ApiKeys, (+), a name, the key once, copy, export, curl, revoke', async () => {
-  const visit = await server.visit(browser);
+  const visit = await server.visit(browser, { reducedMotion: 'reduce' });
   const { page } = visit;
   await visit.context.grantPermissions(['clipboard-read', 'clipboard-write'], { origin: server.origin });
   await page.goto(server.url('/chat'));
@@ -95,7 +95,7 @@ test('ApiKeys, (+), a name, the key once, copy, export, curl, revoke', async () 
 });
 
 test('a server that does not answer is said, with a way to try again', async () => {
-  const visit = await server.visit(browser);
+  const visit = await server.visit(browser, { reducedMotion: 'reduce' });
   visit.allow(/ERR_FAILED|status of 500/);
   let broken = true;
   await visit.page.route('**/api/keys', (route) =>

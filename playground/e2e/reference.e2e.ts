@@ -25,7 +25,7 @@ afterAll(async () => {
 });
 
 async function open(path = '/reference'): Promise<Visit> {
-  const visit = await server.visit(browser);
+  const visit = await server.visit(browser, { reducedMotion: 'reduce' });
   await visit.page.goto(server.url(path));
   await visit.page.locator('#post-v1-train').waitFor({ state: 'attached' });
   return visit;

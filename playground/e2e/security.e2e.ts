@@ -33,7 +33,7 @@ describe.skipIf(!!process.env.E2E_DEV)('e2e/security: headers', () => {
   });
 
   test('an injected script does not run', async () => {
-    const visit = await server.visit(browser);
+    const visit = await server.visit(browser, { reducedMotion: 'reduce' });
     visit.allow(/Content Security Policy/);
     await visit.page.goto(server.url('/keys'));
     await visit.page.getByRole('heading', { level: 1 }).waitFor();
@@ -59,7 +59,7 @@ describe.skipIf(!!process.env.E2E_DEV)('e2e/security: headers', () => {
       else answer.end(`<iframe src="/harmless"></iframe><iframe src="${server.url('/keys')}" width="800" height="600"></iframe>`);
     });
     await new Promise<void>((resolve) => evil.listen(0, '127.0.0.1', resolve));
-    const visit = await server.visit(browser);
+    const visit = await server.visit(browser, { reducedMotion: 'reduce' });
     // The browser says on the console that it refused; the visit left for this one other origin on purpose.
     visit.allow(/frame-ancestors|X-Frame-Options|refused to connect|favicon/i, /left the origin: http:\/\/127\.0\.0\.1/);
     await visit.page.goto(`http://127.0.0.1:${(evil.address() as AddressInfo).port}/`);
@@ -77,7 +77,7 @@ describe.skipIf(!!process.env.E2E_DEV)('e2e/security: headers', () => {
 });
 
 test('e2e/security: the session cannot be read by scripts, nor sent by other sites', async () => {
-  const visit = await server.visit(browser, { signedIn: false });
+  const visit = await server.visit(browser, { signedIn: false, reducedMotion: 'reduce' });
   await server.call('GET', '/api/session');
   await visit.page.goto(server.url('/signin'));
   await visit.page.getByLabel('Name', { exact: true }).fill(OWNER.name);
@@ -101,7 +101,7 @@ test('e2e/security: the session cannot be read by scripts, nor sent by other sit
 test('e2e/security: signing in leads to no other site', async () => {
   await server.call('GET', '/api/session');
   for (const next of ['https://evil.example/', '//evil.example/', '/\\evil.example/', '/\t/evil.example/', 'javascript:alert(1)', '/.//evil.example/']) {
-    const visit = await server.visit(browser, { signedIn: false });
+    const visit = await server.visit(browser, { signedIn: false, reducedMotion: 'reduce' });
     await visit.page.goto(server.url(`/signin?next=${encodeURIComponent(next)}`));
     await visit.page.getByLabel('Name', { exact: true }).fill(OWNER.name);
     await visit.page.getByLabel('Password', { exact: true }).fill(OWNER.password);
@@ -114,7 +114,7 @@ test('e2e/security: signing in leads to no other site', async () => {
 });
 
 test('e2e/security: a key is never in storage nor in an address', async () => {
-  const visit = await server.visit(browser);
+  const visit = await server.visit(browser, { reducedMotion: 'reduce' });
   const addresses: string[] = [];
   visit.context.on('request', (request) => addresses.push(request.url(), JSON.stringify(request.headers())));
   await visit.page.goto(server.url('/keys'));

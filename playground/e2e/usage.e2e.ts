@@ -21,7 +21,7 @@ afterAll(async () => {
 const question = { model: 'tiger-nano', messages: [{ role: 'user', content: 'What is the capital of Peru?' }] };
 
 test('counts what was used, by model and by key, and gives it as CSV', async () => {
-  const visit = await server.visit(browser);
+  const visit = await server.visit(browser, { reducedMotion: 'reduce' });
   const { page } = visit;
   await page.goto(server.url('/usage'));
   await page.getByText('Nothing used in this time').waitFor();
@@ -78,10 +78,10 @@ test('counts what was used, by model and by key, and gives it as CSV', async () 
 });
 
 test('says when the server is gone, and goes on when it is back', async () => {
-  const visit = await server.visit(browser);
+  const visit = await server.visit(browser, { reducedMotion: 'reduce' });
   visit.allow(/ERR_CONNECTION|ERR_EMPTY|status of 50\d/);
   await visit.page.goto(server.url('/usage'));
-  await visit.page.getByText('renewed every 2 seconds').waitFor();
+  await visit.page.getByText('Running for').waitFor();
   await server.kill();
   await visit.page.getByText('No news since').waitFor();
   await server.begin();
