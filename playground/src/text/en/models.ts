@@ -15,6 +15,7 @@ export const models = {
     title: 'No model of your own yet',
     text: 'A private copy is yours alone: it answers like its parent at first, then learns from the answers you prefer. It takes seconds to make and little space.',
     found: (search: string) => `No model fits “${search}”.`,
+    hint: 'Try another word, or a part of the name.',
     clear: 'Clear the search',
   },
   status: { ready: 'Ready', loading: 'Loading', not_downloaded: 'Not downloaded', training: 'Training' },
