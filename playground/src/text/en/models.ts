@@ -20,7 +20,6 @@ export const models = {
   },
   status: { ready: 'Ready', loading: 'Loading', not_downloaded: 'Not downloaded', training: 'Training' },
   isDefault: 'Default',
-  noDescription: 'No description',
   shown: (count: number) => many(count, 'model'),
   actions: {
     chat: 'Chat',
@@ -35,7 +34,6 @@ export const models = {
     dropDefault: 'No longer default',
     delete: 'Delete',
     download: 'Download',
-    adapter: 'Download the adapter',
     weights: 'adapter_model.safetensors',
     config: 'adapter_config.json',
   },
@@ -173,7 +171,6 @@ export const models = {
     noValue: 'no value',
     rolledBack: (to: number) => `rolled back to ${to}`,
     legendRollback: 'Dashed line: rolled back',
-    latest: 'Latest',
     live: 'Training now',
     loading: 'Drawing the curves',
     few: 'One training so far. Every further one adds a point, and curves grow from them.',
