@@ -53,6 +53,21 @@ test('later only what is new is asked for', async () => {
   expect(seen).toEqual([5]);
 });
 
+test('an answer to a change is not overwritten by what was asked before it', async () => {
+  newest = 0;
+  const feed = new Feed('m');
+  await feed.refresh();
+  const asking = feed.refresh();
+  feed.take({ ...feed.model!, description: 'changed' });
+  await asking;
+  expect(feed.model?.description).toBe('changed');
+  // An answer that tells of a newer revision does not hide it.
+  newest = 1;
+  feed.take({ ...feed.model!, revision: 1 });
+  await feed.refresh();
+  expect(numbers(feed)).toEqual([1, 0]);
+});
+
 test('it looks every 10 s, every 2 s after a change, and not once it is stopped', async () => {
   newest = 0;
   const feed = new Feed('m');
