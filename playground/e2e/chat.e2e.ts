@@ -97,6 +97,8 @@ test('regenerate and edit make branches, and stepping finds them as they were', 
   await page.getByRole('button', { name: 'Answer again' }).click();
   await page.getByText('2/2').waitFor();
   await answered();
+  // The button is gone and back; the focus is not lost meanwhile.
+  expect(await page.evaluate(() => document.activeElement?.localName)).toBe('textarea');
   await say('And the sky?');
   await soon(() => answers().count()).toBe(2);
   await answered();
@@ -362,6 +364,11 @@ test('360 px wide and dark: nothing sticks out, the list is a drawer', async () 
   const frame = page.locator('.frame').last();
   expect(await frame.evaluate((one) => one.scrollWidth - one.clientWidth)).toBeLessThanOrEqual(0);
   await visit.expectAccessible();
+  await page.getByRole('button', { name: 'Model: Tiger-Nano' }).click();
+  await page.getByRole('option').first().waitFor();
+  expect(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)).toBeLessThanOrEqual(0);
+  expect(await page.locator('.panel').evaluate((panel) => panel.getBoundingClientRect().right <= innerWidth)).toBe(true);
+  await page.keyboard.press('Escape');
   await page.getByRole('button', { name: 'Conversations' }).click();
   await page.getByRole('dialog', { name: 'Conversations' }).getByRole('link', { name: 'Wide things' }).waitFor();
   await visit.expectAccessible();

@@ -60,7 +60,7 @@ export const chat = {
     placeholder: (model: string) => `Message ${model}`,
     send: 'Send',
     stop: 'Stop',
-    hint: (keys: string) => `Enter sends, Shift + Enter begins a new line, ${keys} always sends`,
+    hint: (keys: string) => `Enter sends, Shift + Enter begins a new line, ${keys} always sends, the up arrow in the empty field edits the last message`,
     empty: 'Write a message first',
     choose: 'Keep one of the answers above to go on',
     notHere: (model: string) => `${model} is not downloaded`,
@@ -176,6 +176,5 @@ export const chat = {
     search: 'Search conversations',
     previous: 'Previous version of the last answer',
     next: 'Next version of the last answer',
-    edit: 'Edit the last message (in the empty field)',
   },
 };
