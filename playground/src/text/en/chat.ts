@@ -101,7 +101,7 @@ export const chat = {
     stopHint: 'One a line, up to four; the answer ends before the first of them. \\n stands for a new line.',
     off: 'off',
     random: 'random',
-    context: 'all that fits',
+    context: 'no limit',
     own: (value: string) => `Model: ${value}`,
     none: 'none',
     reset: (name: string, to: string) => `Reset ${name} to ${to}`,
