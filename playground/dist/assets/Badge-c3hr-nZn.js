@@ -1,1 +1,0 @@
-import{Bt as e,Et as t,L as n,X as r,ct as i,tt as a,ut as o,xt as s}from"./index-CxVl1XBC.js";var c=o(`<span><!></span>`);function l(o,l){let u=n(l,`kind`,3,`plain`);var d=c(),f=t(d);a(f,()=>l.children),e(d),s(()=>r(d,1,`badge ${u()??``}`,`svelte-eex7hx`)),i(o,d)}export{l as t};
