@@ -97,6 +97,8 @@ test('regenerate and edit make branches, and stepping finds them as they were', 
   await page.getByRole('button', { name: 'Answer again' }).click();
   await page.getByText('2/2').waitFor();
   await answered();
+  // The button is gone and back; the focus is not lost meanwhile.
+  expect(await page.evaluate(() => document.activeElement?.localName)).toBe('textarea');
   await say('And the sky?');
   await soon(() => answers().count()).toBe(2);
   await answered();
@@ -282,16 +284,25 @@ test('a reload while an answer is written shows what came and offers to try agai
   await visit.close();
 });
 
+/** The page's tasks since tracing began, longest first, ms of their own processor time: other programs of a busy machine do not count. */
+async function tasks(): Promise<number[]> {
+  type Event = { name: string; ph: string; pid: number; tid: number; tdur?: number; args: { name?: string } };
+  const { traceEvents: events } = JSON.parse((await browser.stopTracing()).toString()) as { traceEvents: Event[] };
+  const mains = new Set(events.filter((one) => one.name === 'thread_name' && one.args.name === 'CrRendererMain').map((one) => `${one.pid}/${one.tid}`));
+  const found = events.filter((one) => one.ph === 'X' && one.name === 'ThreadControllerImpl::RunTask' && mains.has(`${one.pid}/${one.tid}`));
+  expect(found.length).toBeGreaterThan(100);
+  return found.map((one) => (one.tdur ?? 0) / 1000).sort((a, b) => b - a);
+}
+
 test('5,000 tokens of Markdown never hold the page for 50 ms, and the reader is left where he is', async () => {
   await open();
   await page.evaluate(fakeAnswers, { chunks: longMarkdown(5000), every: 4, chunk: 5 });
-  await page.evaluate(() => {
-    const long: number[] = [];
-    (window as unknown as { long: number[] }).long = long;
-    new PerformanceObserver((found) => found.getEntries().forEach((entry) => long.push(Math.round(entry.duration)))).observe({ type: 'longtask' });
-  });
+  // What the page prepares when it has been opened is not the answer's.
+  await page.waitForTimeout(800);
+  await browser.startTracing(page, { categories: ['toplevel'] });
   await say('Write a book');
   await page.locator('article table').first().waitFor();
+  await soon(() => page.locator('.frame').last().evaluate((frame) => frame.scrollTop)).toBeGreaterThan(1000);
   // Away from the end: nothing pulls the reader back.
   await page.locator('.frame').last().hover();
   await page.mouse.wheel(0, -600);
@@ -300,11 +311,12 @@ test('5,000 tokens of Markdown never hold the page for 50 ms, and the reader is 
   await page.waitForTimeout(500);
   expect(await page.locator('.frame').last().evaluate((frame) => frame.scrollTop)).toBe(top);
   await page.getByRole('button', { name: 'Jump to latest' }).click();
-  await page.getByText('The very end.').waitFor({ timeout: 60_000 });
+  await page.getByRole('log').getByText('The very end.').waitFor({ timeout: 60_000 });
   await answered();
-  const long = await page.evaluate(() => (window as unknown as { long: number[] }).long);
-  console.log('long tasks, ms:', long);
-  expect(Math.max(0, ...long)).toBeLessThan(50);
+  const [first = 0, ...others] = await tasks();
+  expect(first).toBeLessThan(50);
+  // The first words make the place for the answer; after that drawing the whole again and again would show here.
+  expect(others[0]).toBeLessThan(35);
   await visit.close();
 });
 
@@ -341,7 +353,7 @@ test('thoughts are folded, and errors have their request id', async () => {
   await visit.expectAccessible();
   await page.evaluate(fakeAnswers, { chunks: ['Madrid.'], every: 1, chunk: 1 });
   await page.getByRole('button', { name: 'Try again', exact: true }).click({ timeout: 5000 });
-  await page.getByText('Madrid.').waitFor();
+  await page.getByRole('log').getByText('Madrid.').waitFor();
   await visit.close();
 });
 
@@ -357,6 +369,11 @@ test('360 px wide and dark: nothing sticks out, the list is a drawer', async () 
   const frame = page.locator('.frame').last();
   expect(await frame.evaluate((one) => one.scrollWidth - one.clientWidth)).toBeLessThanOrEqual(0);
   await visit.expectAccessible();
+  await page.getByRole('button', { name: 'Model: Tiger-Nano' }).click();
+  await page.getByRole('option').first().waitFor();
+  expect(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)).toBeLessThanOrEqual(0);
+  expect(await page.locator('.panel').evaluate((panel) => panel.getBoundingClientRect().right <= innerWidth)).toBe(true);
+  await page.keyboard.press('Escape');
   await page.getByRole('button', { name: 'Conversations' }).click();
   await page.getByRole('dialog', { name: 'Conversations' }).getByRole('link', { name: 'Wide things' }).waitFor();
   await visit.expectAccessible();

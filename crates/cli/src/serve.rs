@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
-use tiger_server::{App, BaseFolder, Config, serve};
+use tiger_server::{App, BaseFolder, Config, Puller, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Global, LogFormat, Serve};
 use crate::failure::{CONFLICT, Failure};
+use crate::pull::Hub;
 use crate::{builtin, home};
 
 /// Serves until SIGTERM or Ctrl-C, then drains.
@@ -28,6 +30,7 @@ pub async fn run(global: &Global, args: Serve) -> Result<(), Failure> {
         config.engine.speculation = tiger_engine::Speculation::Off;
     }
     config.secure_cookies = args.secure_cookies;
+    config.pull = Some(Puller(Arc::new(Hub { models: data_dir.join("models") })));
     let listener = TcpListener::bind((args.host, args.port)).await.map_err(|e| Failure {
         code: CONFLICT,
         ..Failure::because(

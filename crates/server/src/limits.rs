@@ -112,3 +112,7 @@ pub const CHAT_MODEL_CHARS: usize = 256;
 pub const USAGE_DAYS: u32 = 366;
 /// Days of use in an answer that does not say.
 pub const USAGE_DAYS_DEFAULT: u32 = 30;
+/// Most pulls at once: more would only share the line.
+pub const PULLS_AT_ONCE: usize = 4;
+/// Pulls that are shown, ended ones too.
+pub const PULLS_KEPT: usize = 64;

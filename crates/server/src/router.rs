@@ -25,7 +25,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::flight::Flight;
 use crate::limits::REQUEST_ID_CHARS;
-use crate::routes::{account, accounts, adapter, chats, evaluate, generate, health, keys, models, revisions, train, usage};
+use crate::routes::{account, accounts, adapter, chats, evaluate, generate, health, keys, models, pulls, revisions, train, usage};
 
 /// The routes with their document.
 fn documented(app: &App) -> OpenApiRouter<App> {
@@ -54,6 +54,8 @@ fn documented(app: &App) -> OpenApiRouter<App> {
         .routes(routes!(usage::usage))
         .routes(routes!(usage::status))
         .routes(routes!(adapter::download))
+        .routes(routes!(pulls::begin, pulls::list))
+        .routes(routes!(pulls::stop))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
         .routes(routes!(health::healthz))

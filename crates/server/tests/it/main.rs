@@ -13,6 +13,7 @@ mod models;
 mod openapi;
 mod packed;
 mod page;
+mod pulls;
 mod recording;
 mod security;
 mod stop;

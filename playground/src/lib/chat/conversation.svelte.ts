@@ -105,7 +105,11 @@ export class Conversation {
   }
 
   flush = () => this.saver.flush();
-  leave = () => this.saver.leave();
+  /** The page goes away. */
+  leave(): void {
+    if (this.busy) this.saver.touch();
+    this.saver.leave();
+  }
 
   /** It was deleted. */
   end(): void {

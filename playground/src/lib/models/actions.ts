@@ -8,14 +8,16 @@ import { save } from './save';
 
 export const pathOf = (model: { id: string }) => `/v1/models/${encodeURIComponent(model.id)}`;
 
-/** Makes a model the one that pages begin with, or takes that back. */
-export async function setDefault(model: ModelInfo, on: boolean): Promise<void> {
+/** Makes a model the one that pages begin with, or takes that back; the model as it is then, or nothing where that failed. */
+export async function setDefault(model: ModelInfo, on: boolean): Promise<ModelInfo | undefined> {
   try {
-    await patch<ModelInfo>(pathOf(model), { default_model: on });
+    const now = await patch<ModelInfo>(pathOf(model), { default_model: on });
     await loadModels();
     toast(on ? t.models.said.madeDefault(model.name) : t.models.said.droppedDefault(model.name), 'good');
+    return now;
   } catch (thrown) {
     toastError(asApiError(thrown));
+    return undefined;
   }
 }
 

@@ -48,7 +48,7 @@ export class Feed {
       const model = await get<ModelInfo>(`/v1/models/${encodeURIComponent(this.id)}`);
       if (this.stopped || turn !== this.turn) return;
       const before = this.model;
-      const changed = before?.revision !== model.revision;
+      const changed = this.revisions[0]?.revision !== model.revision;
       if (before && changed) this.livelyUntil = Date.now() + LIVELY_MS;
       if (!model.read_only && (changed || !this.loaded)) {
         const revisions = await this.newer(model);
@@ -63,6 +63,14 @@ export class Feed {
       if (this.stopped || turn !== this.turn) return;
       this.failed = thrown;
     }
+    this.plan();
+  }
+
+  /** Takes the model as an answer to a change has it; what was asked before the change is not looked at any more. */
+  take(model: ModelInfo): void {
+    this.turn++;
+    clearTimeout(this.timer);
+    this.model = model;
     this.plan();
   }
 
