@@ -320,7 +320,7 @@ test('5,000 tokens of Markdown never hold the page for 50 ms, and the reader is 
   await visit.close();
 });
 
-test('hostile answers run nothing and load nothing', async () => {
+test('e2e/security: hostile answers run nothing and load nothing', async () => {
   const requested: string[] = [];
   page.on('request', (request) => requested.push(`${request.resourceType()} ${request.url()}`));
   await open();
@@ -359,7 +359,7 @@ test('thoughts are folded, and errors have their request id', async () => {
 
 test('360 px wide and dark: nothing sticks out, the list is a drawer', async () => {
   await visit.close();
-  visit = await server.visit(browser, { viewport: { width: 360, height: 740 }, colorScheme: 'dark' });
+  visit = await server.visit(browser, { viewport: { width: 360, height: 740 }, colorScheme: 'dark', reducedMotion: 'reduce' });
   page = visit.page;
   await open();
   await page.evaluate(fakeAnswers, { chunks: [`${'x'.repeat(300)}\n\n| ${'column | '.repeat(12)}\n|${'---|'.repeat(12)}\n| ${'value | '.repeat(12)}\n\n\`\`\`\n${'code '.repeat(60)}\n\`\`\`\n`], every: 1, chunk: 1 });

@@ -20,7 +20,7 @@ afterAll(async () => {
 
 // In development the page comes from Vite, without the program's headers.
 describe.skipIf(!!process.env.E2E_DEV)('e2e/security: headers', () => {
-  test('every page has a content policy without exceptions', async () => {
+  test('e2e/security: every page has a content policy without exceptions', async () => {
     for (const path of ['/', '/chat', '/signin', '/models/some-model']) {
       const response = await fetch(server.url(path));
       const policy = response.headers.get('content-security-policy') ?? '';
@@ -32,7 +32,7 @@ describe.skipIf(!!process.env.E2E_DEV)('e2e/security: headers', () => {
     }
   });
 
-  test('an injected script does not run', async () => {
+  test('e2e/security: an injected script does not run', async () => {
     const visit = await server.visit(browser, { reducedMotion: 'reduce' });
     visit.allow(/Content Security Policy/);
     await visit.page.goto(server.url('/keys'));
@@ -52,7 +52,7 @@ describe.skipIf(!!process.env.E2E_DEV)('e2e/security: headers', () => {
     await visit.close();
   });
 
-  test('a page of another origin cannot frame it', async () => {
+  test('e2e/security: clickjacking is refused', async () => {
     const evil = createServer((request, answer) => {
       answer.setHeader('content-type', 'text/html');
       if (request.url === '/harmless') answer.end('<div id="app"></div>');
@@ -76,7 +76,7 @@ describe.skipIf(!!process.env.E2E_DEV)('e2e/security: headers', () => {
   });
 });
 
-test('e2e/security: the session cannot be read by scripts, nor sent by other sites', async () => {
+test('e2e/security: cookies are not readable by script', async () => {
   const visit = await server.visit(browser, { signedIn: false, reducedMotion: 'reduce' });
   await server.call('GET', '/api/session');
   await visit.page.goto(server.url('/signin'));
@@ -98,7 +98,7 @@ test('e2e/security: the session cannot be read by scripts, nor sent by other sit
   await visit.close();
 });
 
-test('e2e/security: signing in leads to no other site', async () => {
+test('e2e/security: next leads to this server only', async () => {
   await server.call('GET', '/api/session');
   for (const next of ['https://evil.example/', '//evil.example/', '/\\evil.example/', '/\t/evil.example/', 'javascript:alert(1)', '/.//evil.example/']) {
     const visit = await server.visit(browser, { signedIn: false, reducedMotion: 'reduce' });
@@ -113,7 +113,7 @@ test('e2e/security: signing in leads to no other site', async () => {
   }
 });
 
-test('e2e/security: a key is never in storage nor in an address', async () => {
+test('e2e/security: keys are never in storage or the address', async () => {
   const visit = await server.visit(browser, { reducedMotion: 'reduce' });
   const addresses: string[] = [];
   visit.context.on('request', (request) => addresses.push(request.url(), JSON.stringify(request.headers())));

@@ -1,4 +1,5 @@
 // Downloads of base models: asks once a second while one runs, and loads the list of models again when one is done. Knows no page.
+import { untrack } from 'svelte';
 import { del, get, post } from '../api/client';
 import type { PullInfo } from '../api/types';
 import { loadModels } from '../models.svelte';
@@ -27,7 +28,8 @@ class Pulls {
   /** Watches while a page shows them; returns what ends it. */
   watch(): () => void {
     this.watchers++;
-    void this.refresh();
+    // An effect that watches must not run again for each answer.
+    untrack(() => void this.refresh());
     return () => {
       this.watchers--;
       if (this.watchers === 0) clearTimeout(this.timer);
