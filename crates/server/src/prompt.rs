@@ -59,7 +59,7 @@ pub fn check_ends_with_user(messages: &[Message], param: &str) -> Result<(), Api
 /// Renders and encodes, and blocks meanwhile.
 pub fn encode_prompt(front: &Front, messages: &[Message], now_unix_s: i64) -> Result<Prompt, ApiError> {
     let ending = ending(messages);
-    let text = template(front)?.render(&convert(messages), &Render { ending, now_unix_s }).map_err(refused)?;
+    let text = template(front)?.render(&convert(messages), &Render { ending, tools: None, now_unix_s }).map_err(refused)?;
     tokens(front, text, ending, false)
 }
 
@@ -98,7 +98,8 @@ pub async fn prompt(front: Arc<Front>, messages: &[Message], now_unix_s: i64, an
         // A caller that is gone needs no prompt.
         let _ = sender.send(stage);
     };
-    let rendering = template(&front)?.render_then(&convert(messages), &Render { ending, now_unix_s }, done).map_err(refused)?;
+    let rendering =
+        template(&front)?.render_then(&convert(messages), &Render { ending, tools: None, now_unix_s }, done).map_err(refused)?;
     let mut watched = Watched(Some(rendering));
     let stage = tokio::time::timeout(Rendering::DEADLINE, receiver).await;
     let rendering = watched.0.take();
@@ -144,12 +145,13 @@ fn in_thought(text: &str, continues: bool) -> bool {
 /// The tokens of a response given as text, as the model would have sampled them after `prompt`: template suffix, text, end of turn.
 pub fn encode_response(front: &Front, messages: &[Message], content: &str, now_unix_s: i64) -> Result<ResponseTokens, ApiError> {
     let template = template(front)?;
-    let how = Render { ending: Ending::Closed, now_unix_s };
+    let how = Render { ending: Ending::Closed, tools: None, now_unix_s };
     let messages = convert(messages);
     let text = match template.prompt_parts(&messages, content, &how) {
         Ok(parts) => parts.response,
         Err(FormatError::NotAPrefix { .. }) => {
-            let prompt = template.render(&messages, &Render { ending: Ending::GenerationPrompt, now_unix_s }).map_err(refused)?;
+            let prompt =
+                template.render(&messages, &Render { ending: Ending::GenerationPrompt, tools: None, now_unix_s }).map_err(refused)?;
             let opened = front.reasoning && in_thought(&prompt, false);
             let end = template.end_of_turn(&messages, &how).map_err(refused)?;
             format!("{}{end}", continue_thought(content, opened))
