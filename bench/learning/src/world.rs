@@ -158,6 +158,7 @@ impl World {
                 sampling,
                 end_tokens: self.end_tokens.clone(),
                 constraint: None,
+                alternatives: 0,
             })?);
         }
         running.into_iter().map(|generation| self.collect(generation, samples)).collect()

@@ -190,7 +190,7 @@ fn a_cancelled_sample_leaves_the_others_alone() {
     let mut got = Collected::default();
     loop {
         match next(&mut generation).unwrap() {
-            Event::Token { sample, id, logprob } => {
+            Event::Token { sample, id, logprob, .. } => {
                 let answer = got.answers.entry(sample).or_default();
                 answer.tokens.push((id, logprob.to_bits()));
                 if sample == 1 && answer.tokens.len() == 9 {

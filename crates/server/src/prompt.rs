@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tiger_formats::template::{Ending, Message as TemplateMessage, Render, Rendering};
 use tiger_formats::{ChatTemplate, FormatError};
+use serde_json::Value;
 use tiger_wire::{ErrorCode, Message, Role};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -23,6 +24,31 @@ pub struct Prompt {
     pub tokens: Vec<u32>,
     /// The prompt ends inside a thought, which the response goes on with.
     pub opens_thought: bool,
+}
+
+/// What a template renders: the contract's messages, or those of another dialect with tools.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conversation {
+    /// As the template sees them.
+    pub messages: Vec<TemplateMessage>,
+    /// As the template shows them.
+    pub tools: Option<Value>,
+    /// Goes on with the last message.
+    pub continues: bool,
+    /// Text that the answer begins with, whatever the model would say.
+    pub opening: String,
+}
+
+impl Conversation {
+    /// The contract's messages.
+    pub fn of(messages: &[Message]) -> Conversation {
+        let continues = ending(messages) == Ending::ContinueFinal;
+        Conversation { messages: convert(messages), tools: None, continues, opening: String::new() }
+    }
+
+    fn ending(&self) -> Ending {
+        if self.continues { Ending::ContinueFinal } else { Ending::GenerationPrompt }
+    }
 }
 
 /// A response in tokens, end of turn included.
@@ -85,12 +111,14 @@ impl Drop for Watched {
 
 /// Renders and encodes off the async threads; a short prompt by one hand-over to the template's own thread and one back. With
 /// `answer_only` a thought that the prompt opens is closed at once.
-pub async fn prompt(front: Arc<Front>, messages: &[Message], now_unix_s: i64, answer_only: bool) -> Result<Prompt, ApiError> {
-    let ending = ending(messages);
+pub async fn prompt(front: Arc<Front>, conversation: &Conversation, now_unix_s: i64, answer_only: bool) -> Result<Prompt, ApiError> {
+    let ending = conversation.ending();
+    let opening = conversation.opening.clone();
     let (sender, receiver) = oneshot::channel();
     let their_front = Arc::clone(&front);
     let done = move |text: Result<String, FormatError>| {
         let stage = text.map_err(refused).and_then(|text| {
+            let text = text + &opening;
             // The template's time is limited, the tokenizer's must not count.
             let short = text.len() <= SHORT_PROMPT_BYTES;
             if short { tokens(&their_front, text, ending, answer_only).map(Stage::Encoded) } else { Ok(Stage::Rendered(text)) }
@@ -99,7 +127,7 @@ pub async fn prompt(front: Arc<Front>, messages: &[Message], now_unix_s: i64, an
         let _ = sender.send(stage);
     };
     let rendering =
-        template(&front)?.render_then(&convert(messages), &Render { ending, tools: None, now_unix_s }, done).map_err(refused)?;
+        template(&front)?.render_then(&conversation.messages, &Render { ending, tools: conversation.tools.as_ref(), now_unix_s }, done).map_err(refused)?;
     let mut watched = Watched(Some(rendering));
     let stage = tokio::time::timeout(Rendering::DEADLINE, receiver).await;
     let rendering = watched.0.take();
@@ -132,6 +160,15 @@ fn tokens(front: &Front, mut text: String, ending: Ending, answer_only: bool) ->
         return Err(ApiError::refused(ErrorCode::InvalidMessages, "messages", "the messages have no text at all"));
     }
     Ok(Prompt { tokens, opens_thought })
+}
+
+/// A text as it is in tokens, as a base model without a chat template is asked; off the async threads.
+pub async fn plain(front: Arc<Front>, text: String) -> Result<Prompt, ApiError> {
+    let tokens = blocking(front, move |front| front.tokenizer.encode(&text, true).map_err(ApiError::internal)).await?;
+    if tokens.is_empty() {
+        return Err(ApiError::refused(ErrorCode::InvalidMessages, "prompt", "the prompt has no text at all"));
+    }
+    Ok(Prompt { tokens, opens_thought: false })
 }
 
 /// Whether what follows is thought: the last mark of the text opens one.

@@ -158,6 +158,7 @@ pub fn request(prompt: Vec<u32>) -> GenerateRequest {
         sampling: Sampling { temperature: 1.0, top_p: 0.95, top_k: 0, min_p: 0.0, seed: 99 },
         end_tokens: Vec::new(),
         constraint: None,
+        alternatives: 0,
     }
 }
 
@@ -200,7 +201,7 @@ pub fn collect(mut generation: Generation) -> Collected {
                 assert!(!std::mem::replace(&mut started, true), "started once");
                 got.cached = cached_tokens;
             }
-            Event::Token { sample, id, logprob } => {
+            Event::Token { sample, id, logprob, .. } => {
                 assert!(started && logprob <= 0.0);
                 let answer = got.answers.entry(sample).or_default();
                 assert_eq!(answer.reason, None, "no token after the end");
