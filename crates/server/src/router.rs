@@ -25,6 +25,8 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::flight::Flight;
 use crate::limits::REQUEST_ID_CHARS;
+use crate::openai;
+use crate::routes::openai as openai_routes;
 use crate::routes::{account, accounts, adapter, chats, evaluate, generate, health, keys, models, revisions, train, usage};
 
 /// The routes with their document.
@@ -33,6 +35,9 @@ fn documented(app: &App) -> OpenApiRouter<App> {
     let generate = OpenApiRouter::new()
         .routes(routes!(generate::generate_response))
         .routes(routes!(evaluate::evaluate))
+        .routes(routes!(openai_routes::chat_completions))
+        .routes(routes!(openai_routes::complete))
+        .routes(routes!(openai_routes::respond_text))
         .layer(DefaultBodyLimit::max(limits.generate_body_bytes));
     let train = OpenApiRouter::new().routes(routes!(train::train)).layer(DefaultBodyLimit::max(limits.train_body_bytes));
     let chat = OpenApiRouter::new()
@@ -42,6 +47,8 @@ fn documented(app: &App) -> OpenApiRouter<App> {
     let small = OpenApiRouter::new()
         .routes(routes!(models::list, models::create))
         .routes(routes!(models::get, models::patch, models::delete))
+        .routes(routes!(openai_routes::list_models))
+        .routes(routes!(openai_routes::get_model, openai_routes::delete_model))
         .routes(routes!(revisions::list))
         .routes(routes!(revisions::rollback))
         .routes(routes!(account::get_session, account::sign_in, account::sign_out))

@@ -387,3 +387,155 @@ pub struct OpenAiErrorEnvelope {
     /// The error.
     pub error: OpenAiError,
 }
+
+/// A prompt of a text completion: a text, or tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "a text, an array with one text, or an array of token ids")]
+pub enum CompletionPrompt {
+    /// A text.
+    Text(String),
+    /// Texts; one is taken.
+    Texts(Vec<String>),
+    /// Token ids.
+    Tokens(Vec<u32>),
+}
+
+/// Body of `POST /openai/v1/completions`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CompletionRequest {
+    /// Id or name of a model.
+    pub model: String,
+    /// What is continued, without a chat template.
+    pub prompt: CompletionPrompt,
+    /// Server-sent events, ended by `[DONE]`.
+    #[serde(default)]
+    pub stream: Option<bool>,
+    /// With `stream`.
+    #[serde(default)]
+    pub stream_options: Option<StreamOptions>,
+    /// 0..2.
+    #[serde(default)]
+    pub temperature: Option<f64>,
+    /// Above 0, at most 1.
+    #[serde(default)]
+    pub top_p: Option<f64>,
+    /// Beyond OpenAI's: 0 keeps all.
+    #[serde(default)]
+    pub top_k: Option<u32>,
+    /// Beyond OpenAI's: 0..1.
+    #[serde(default)]
+    pub min_p: Option<f64>,
+    /// 1..64.
+    #[serde(default)]
+    pub n: Option<u32>,
+    /// Most tokens of an answer; 16 where left out, as OpenAI has it.
+    #[serde(default)]
+    pub max_tokens: Option<u32>,
+    /// A string or up to 4.
+    #[serde(default)]
+    pub stop: Option<crate::generate::Stop>,
+    /// Any integer.
+    #[serde(default)]
+    pub seed: Option<i64>,
+    /// Gives each token's log-probability, and so many alternatives, 0..5.
+    #[serde(default)]
+    pub logprobs: Option<u32>,
+    /// Everything else, looked at by name.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub rest: Map<String, Value>,
+}
+
+/// Log-probabilities of a text completion.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CompletionLogprobs {
+    /// Texts of the tokens.
+    pub tokens: Vec<String>,
+    /// Their log-probabilities.
+    pub token_logprobs: Vec<f32>,
+    /// Of each, the alternatives by text.
+    pub top_logprobs: Option<Vec<Map<String, Value>>>,
+    /// Where each begins in the text, characters.
+    pub text_offset: Vec<usize>,
+}
+
+/// One of the texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CompletionChoice {
+    /// From 0.
+    pub index: u32,
+    /// The text, or its next piece.
+    pub text: String,
+    /// Where asked for.
+    pub logprobs: Option<CompletionLogprobs>,
+    /// `stop` or `length`; null in all but the last chunk of a stream.
+    pub finish_reason: Option<String>,
+}
+
+/// Answer, or chunk of the answer, of a text completion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Completion {
+    /// Names it.
+    pub id: String,
+    /// `text_completion`.
+    pub object: String,
+    /// Unix seconds.
+    pub created: i64,
+    /// Id of the model.
+    pub model: String,
+    /// `rev_n`.
+    pub system_fingerprint: String,
+    /// The texts.
+    pub choices: Vec<CompletionChoice>,
+    /// Tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<CompletionUsage>,
+}
+
+/// Input of a response: a text, or messages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "a text, or an array of messages")]
+pub enum ResponseInput {
+    /// A text of the user.
+    Text(String),
+    /// A conversation.
+    Messages(Vec<ChatMessage>),
+}
+
+/// Body of `POST /openai/v1/responses`, text only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResponseRequest {
+    /// Id or name of a model.
+    pub model: String,
+    /// What is answered.
+    pub input: ResponseInput,
+    /// The system message.
+    #[serde(default)]
+    pub instructions: Option<String>,
+    /// Typed server-sent events.
+    #[serde(default)]
+    pub stream: Option<bool>,
+    /// Taken with `stream`: events are not padded.
+    #[serde(default)]
+    pub stream_options: Option<StreamOptions>,
+    /// 0..2.
+    #[serde(default)]
+    pub temperature: Option<f64>,
+    /// Above 0, at most 1.
+    #[serde(default)]
+    pub top_p: Option<f64>,
+    /// Most tokens.
+    #[serde(default)]
+    pub max_output_tokens: Option<u32>,
+    /// `{"format": {"type": "text" | "json_object" | "json_schema", …}}`.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub text: Option<Value>,
+    /// `true` is OpenAI's default and taken, but nothing is stored: answers cannot be fetched again.
+    #[serde(default)]
+    pub store: Option<bool>,
+    /// Everything else, looked at by name.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub rest: Map<String, Value>,
+}
