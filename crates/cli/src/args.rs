@@ -56,6 +56,9 @@ pub enum Command {
     /// Make, list and revoke API keys of this machine's server, whether it runs or not
     #[command(subcommand)]
     Keys(Keys),
+    /// List who may sign in to this machine's server, and set a forgotten password
+    #[command(subcommand)]
+    Accounts(Accounts),
     /// The whole loop in two minutes: serve, copy, sample, reward, train, compare
     Quickstart(Quickstart),
     /// Measure this machine and the engine on it
@@ -479,6 +482,17 @@ pub enum Keys {
     Revoke {
         /// Id, from `tiger keys ls`
         id: i64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Accounts {
+    /// All accounts, oldest first
+    Ls,
+    /// Set an account's password, read from standard input, and end its sessions
+    Password {
+        /// Name to sign in with
+        name: String,
     },
 }
 

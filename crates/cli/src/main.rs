@@ -1,6 +1,7 @@
 //! The binary `tiger`: parses the command line, runs one command, turns its end into an exit code.
 //! Puts the parts together; decides nothing that a crate below could decide.
 
+mod accounts;
 mod args;
 mod bench;
 mod best;
@@ -89,6 +90,7 @@ async fn command(args: Args) -> Result<(), Failure> {
         Command::Rl(rl) => rl::run(&global, *rl).await,
         Command::Train(train) => train::run(&global, *train).await,
         Command::Evaluate(evaluate) => evaluate::run(&global, *evaluate).await,
+        Command::Accounts(accounts) => accounts::run(&global, accounts).await,
         Command::Keys(keys) => keys::run(&global, keys).await,
         Command::Quickstart(quickstart) => quickstart::run(&global, quickstart).await,
         Command::Doctor => doctor::run(&global).await,

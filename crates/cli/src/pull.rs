@@ -8,6 +8,7 @@ use crate::args::{Global, Pull};
 use crate::failure::{CONFLICT, Failure};
 use crate::hub::{RemoteFile, Repository};
 use crate::{home, output};
+use tiger_server::{OnProgress, Pull as PullSource, PullProgress, Pulling};
 
 /// Files that a checkpoint may have beside its weights.
 const SMALL_FILES: [&str; 7] = [
@@ -20,7 +21,7 @@ const SMALL_FILES: [&str; 7] = [
     "model.safetensors.index.json",
 ];
 
-/// Pulls into `DATA/models/<id>.part` and renames when everything is there and readable.
+/// Pulls a base under its name, unless it is there.
 pub async fn run(global: &Global, args: Pull) -> Result<(), Failure> {
     let models = home::data_dir(global)?.join("models");
     let source = source(&args)?;
@@ -31,15 +32,49 @@ pub async fn run(global: &Global, args: Pull) -> Result<(), Failure> {
         eprintln!("{name} is already there: {}", target.display());
         return report(global, &id, &target);
     }
-    let part = models.join(format!(".{id}.part"));
-    std::fs::create_dir_all(&part).map_err(|e| Failure::because(part.display(), e))?;
-    match &source.from {
-        From::Folder(folder) => copy(folder, &part)?,
-        From::Hub(repo) => download(repo, &args.revision, &part).await?,
-    }
-    readable(&part)?;
-    std::fs::rename(&part, &target).map_err(|e| Failure { code: CONFLICT, ..Failure::because(target.display(), e) })?;
+    let bar = output::bar(0, "{msg} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left");
+    bar.set_message(id.clone());
+    let progress = |step| {
+        if let PullProgress::Bytes { bytes, total, .. } = step {
+            bar.set_length(total);
+            bar.set_position(bytes);
+        }
+    };
+    let ended = into_models(&models, &id, &source.from, &args.revision, &progress).await;
+    bar.finish_and_clear();
+    ended?;
     report(global, &id, &target)
+}
+
+/// Into `.id.part`, which gets its name when everything is there and readable.
+async fn into_models(models: &Path, id: &str, from: &From, revision: &str, on: &(dyn Fn(PullProgress) + Sync)) -> Result<(), Failure> {
+    let (part, target) = (models.join(format!(".{id}.part")), models.join(id));
+    std::fs::create_dir_all(&part).map_err(|e| Failure::because(part.display(), e))?;
+    match from {
+        From::Folder(folder) => copy(folder, &part)?,
+        From::Hub(repo) => download(repo, revision, &part, on).await?,
+    }
+    on(PullProgress::Checking);
+    let checked = part.clone();
+    let read = tokio::task::spawn_blocking(move || readable(&checked)).await;
+    read.map_err(|e| Failure::because("the checkpoint could not be read", e))??;
+    std::fs::rename(&part, &target).map_err(|e| Failure { code: CONFLICT, ..Failure::because(target.display(), e) })
+}
+
+/// The hub for the server's `/api/pulls`, into the same folders.
+pub struct Hub {
+    /// `models/` of the data directory.
+    pub models: PathBuf,
+}
+
+impl PullSource for Hub {
+    fn pull(&self, repository: String, id: String, on_progress: OnProgress) -> Pulling {
+        let models = self.models.clone();
+        Box::pin(async move {
+            let pulled = into_models(&models, &id, &From::Hub(repository), "main", &*on_progress).await;
+            pulled.map_err(|failure| failure.message)
+        })
+    }
 }
 
 enum From {
@@ -62,11 +97,8 @@ fn source(args: &Pull) -> Result<Source, Failure> {
         let folder = path.canonicalize().map_err(|e| Failure::because(path.display(), e))?;
         return Ok(Source { name: last(&folder.to_string_lossy()), from: From::Folder(folder) });
     }
-    let parts: Vec<&str> = args.model.split('/').collect();
-    let plain =
-        |part: &&str| !part.is_empty() && !part.starts_with('.') && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-    if parts.len() == 2 && parts.iter().all(plain) {
-        return Ok(Source { name: last(&args.model), from: From::Hub(args.model.clone()) });
+    if let Some((repository, _)) = tiger_server::hub_repository(&args.model) {
+        return Ok(Source { name: last(&args.model), from: From::Hub(repository) });
     }
     Err(Failure::new(format!(
         "{:?} is neither a listed base (Llama-3.1-8b, DeepSeek-R1-8b), nor a repository (owner/name), nor a folder",
@@ -91,7 +123,7 @@ fn copy(folder: &Path, part: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn download(repo: &str, revision: &str, part: &Path) -> Result<(), Failure> {
+async fn download(repo: &str, revision: &str, part: &Path, on: &(dyn Fn(PullProgress) + Sync)) -> Result<(), Failure> {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let repository = Repository::open(set("HF_ENDPOINT").as_deref(), set("HF_TOKEN"), repo, revision).await?;
     let files = wanted(&repository.files);
@@ -99,19 +131,21 @@ async fn download(repo: &str, revision: &str, part: &Path) -> Result<(), Failure
         return Err(Failure::new(format!("{repo} has no safetensors weights; only those are supported")));
     }
     let total = files.iter().filter_map(|f| f.size).sum();
-    let bar = output::bar(total, "{msg} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left");
-    let mut done = 0;
+    let (mut done, mut received) = (0, 0);
     for file in files {
-        bar.set_message(file.name.clone());
         let to = part.join(&file.name);
-        let have = to.metadata().is_ok_and(|m| Some(m.len()) == file.size);
-        if !have {
-            repository.download(file, &to, &|bytes| bar.set_position(done + bytes)).await?;
+        let size = |path: &Path| path.metadata().map_or(0, |m| m.len());
+        let bytes = |bytes: u64, received: u64| on(PullProgress::Bytes { bytes: done + bytes, total, received });
+        if !to.is_file() || Some(size(&to)) != file.size {
+            // What an earlier pull left is here, but did not come now.
+            let had = size(&part.join(format!("{}.part", file.name)));
+            bytes(had, received);
+            repository.download(file, &to, &|written| bytes(written, received + written.saturating_sub(had))).await?;
+            received += size(&to).saturating_sub(had);
         }
         done += file.size.unwrap_or(0);
-        bar.set_position(done);
+        on(PullProgress::Bytes { bytes: done, total, received });
     }
-    bar.finish_and_clear();
     Ok(())
 }
 

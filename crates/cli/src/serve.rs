@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
-use tiger_server::{App, BaseFolder, Config, serve};
+use tiger_server::{App, BaseFolder, Config, Puller, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Global, LogFormat, Serve};
 use crate::failure::{CONFLICT, Failure};
+use crate::pull::Hub;
 use crate::{builtin, home};
 
 /// Serves until SIGTERM or Ctrl-C, then drains.
@@ -28,6 +30,7 @@ pub async fn run(global: &Global, args: Serve) -> Result<(), Failure> {
         config.engine.speculation = tiger_engine::Speculation::Off;
     }
     config.secure_cookies = args.secure_cookies;
+    config.pull = Some(Puller(Arc::new(Hub { models: data_dir.join("models") })));
     let listener = TcpListener::bind((args.host, args.port)).await.map_err(|e| Failure {
         code: CONFLICT,
         ..Failure::because(
@@ -58,13 +61,23 @@ async fn hints(app: &App, address: SocketAddr, data_dir: &Path) -> Result<Vec<St
     if keys == 0 {
         hints.push(format!("no API key yet: make one with `tiger keys create NAME --data-dir {}`", data_dir.display()));
     }
-    if let Some(token) = app.setup_token() {
-        hints.push("no owner's account yet (needed to listen on other addresses than this machine's): make it with".into());
-        hints.push(format!(
-            "  curl http://{address}/api/owner -H 'x-tiger-csrf: 1' -H 'content-type: application/json' -d '{{\"token\": \"{token}\", \"name\": \"…\", \"password\": \"…\"}}'"
-        ));
-    }
+    let url = url(address);
+    hints.push(match app.setup_token() {
+        // Behind `#` it is neither sent nor logged by anybody.
+        Some(token) => format!("Open {url}/welcome#token={token} to create the owner's account (the link works once)"),
+        None => format!("Playground: {url}/"),
+    });
     Ok(hints)
+}
+
+/// How a browser on this machine reaches it.
+fn url(address: SocketAddr) -> String {
+    let host = match address.ip() {
+        ip if ip.is_loopback() || ip.is_unspecified() => "localhost".to_owned(),
+        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        ip => ip.to_string(),
+    };
+    format!("http://{host}:{}", address.port())
 }
 
 fn operator_folder(dir: &Path) -> Result<BaseFolder, Failure> {

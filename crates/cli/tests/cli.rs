@@ -50,10 +50,19 @@ struct Server {
 
 impl Server {
     fn start() -> Server {
+        Server::start_with(&[])
+    }
+
+    fn start_with(environment: &[(&str, &str)]) -> Server {
         let data = tempfile::tempdir().unwrap();
         let key = ok(run(tiger(data.path()).args(["keys", "create", "test"]))).trim().to_owned();
-        let mut child =
-            tiger(data.path()).args(["serve", "--port", "0", "--memory", "2"]).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = tiger(data.path())
+            .args(["serve", "--port", "0", "--memory", "2"])
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut seen = Vec::new();
         let url = loop {
@@ -181,6 +190,44 @@ fn keys_work_while_the_server_is_up_and_revoking_ends_them() {
 }
 
 #[test]
+fn a_forgotten_password_is_set_from_the_command_line() {
+    let data = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(async {
+        let store = tiger_store::Store::open_shared(data.path()).await.unwrap();
+        store.create_owner("Ada", Some("correct horse battery")).await.unwrap();
+        store
+    });
+    let listed: serde_json::Value = serde_json::from_str(&ok(run(tiger(data.path()).args(["accounts", "ls", "--json"])))).unwrap();
+    assert_eq!((listed[0]["name"].as_str(), listed[0]["has_password"].as_bool()), (Some("Ada"), Some(true)));
+    assert!(ok(run(tiger(data.path()).args(["accounts", "ls"]))).contains("Ada"));
+    let set = |name: &str, typed: &str| {
+        let mut child = tiger(data.path())
+            .args(["accounts", "password", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that ended before it read says so by its exit code.
+        let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), typed.as_bytes());
+        child.wait_with_output().unwrap()
+    };
+    let session = runtime.block_on(async {
+        let account = store.verify_password("ada", "correct horse battery").await.unwrap().unwrap();
+        store.create_session(account.id, 100.0).await.unwrap()
+    });
+    assert_eq!(set("nobody", "battery staple\n").status.code(), Some(5));
+    assert!(err(&set("ada", "short\n")).contains("at least 8"));
+    assert!(runtime.block_on(store.session(&session)).unwrap().is_some(), "a refused password changes nothing");
+    let changed = set("ada", "  battery staple \r\n");
+    assert!(changed.status.success() && !err(&changed).contains("staple"), "{}", err(&changed));
+    assert!(runtime.block_on(store.session(&session)).unwrap().is_none());
+    assert!(runtime.block_on(store.verify_password("ada", "correct horse battery")).unwrap().is_none());
+    assert!(runtime.block_on(store.verify_password("ada", "  battery staple ")).unwrap().is_some());
+}
+
+#[test]
 fn wrong_use_ends_with_the_documented_codes() {
     let data = tempfile::tempdir().unwrap();
     let code = |args: &[&str]| run(tiger(data.path()).args(args)).status.code();
@@ -219,6 +266,38 @@ fn a_public_address_needs_an_owner() {
     let data = tempfile::tempdir().unwrap();
     let refused = run(tiger(data.path()).args(["serve", "--port", "0", "--host", "0.0.0.0"]));
     assert!(!refused.status.success() && err(&refused).contains("owner"), "{}", err(&refused));
+}
+
+#[test]
+fn a_first_start_prints_the_link_that_makes_the_owner() {
+    let data = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut child = tiger(data.path()).args(["serve", "--port", "0", "--memory", "2"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut url = String::new();
+        let told = lines.find(|line| {
+            if let Some(port) = line.strip_prefix("listening on http://127.0.0.1:") {
+                url = format!("http://localhost:{port}");
+            }
+            line.starts_with("Open ") || line.starts_with("Playground: ")
+        });
+        (child, url, told.unwrap_or_default())
+    };
+    let (mut child, url, line) = start();
+    let token = line.strip_prefix(&format!("Open {url}/welcome#token=")).and_then(|rest| rest.split(' ').next());
+    assert_eq!(token.map(str::len), Some(43), "{line}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = tiger_store::Store::open_shared(data.path()).await.unwrap();
+        store.create_owner("ada", Some("correct horse battery")).await.unwrap();
+        store.close().await;
+    });
+    let (mut child, url, line) = start();
+    assert_eq!(line, format!("Playground: {url}/"));
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
@@ -262,4 +341,35 @@ fn a_pull_resumes_checks_and_retries() {
     let wrong = pull("secret");
     assert!(!wrong.status.success() && err(&wrong).contains("sha256"), "{}", err(&wrong));
     assert!(!data.path().join("models/nano").exists());
+}
+
+#[test]
+fn the_page_pulls_what_the_command_line_pulls() {
+    let hub = hub::Hub::start(nano());
+    let server = Server::start_with(&[("HF_ENDPOINT", &hub.url), ("HF_TOKEN", "secret")]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = tiger_store::Store::open_shared(server.data.path()).await.unwrap();
+        let owner = store.create_owner("ada", Some("correct horse battery")).await.unwrap();
+        let cookie = format!("tiger_session={}", store.create_session(owner.id, 1000.0).await.unwrap());
+        store.close().await;
+        let client = reqwest::Client::new();
+        let pulls = format!("{}/api/pulls", server.url);
+        let begun =
+            client.post(&pulls).header("cookie", &cookie).header("x-tiger-csrf", "1").json(&serde_json::json!({"model": "tiger/nano"}));
+        assert_eq!(begun.send().await.unwrap().status().as_u16(), 202);
+        for _ in 0..600 {
+            let list: serde_json::Value = client.get(&pulls).header("cookie", &cookie).send().await.unwrap().json().await.unwrap();
+            match list[0]["state"].as_str().unwrap() {
+                "done" => {
+                    assert!(list[0]["total_bytes"].as_u64().unwrap() > 1_000_000 && list[0]["bytes"] == list[0]["total_bytes"], "{list}");
+                    return;
+                }
+                "failed" => panic!("{list}"),
+                _ => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            }
+        }
+        panic!("the pull does not end");
+    });
+    assert!(server.json(&["models", "ls"]).as_array().unwrap().iter().any(|model| model["id"] == "nano" && model["status"] == "ready"));
 }

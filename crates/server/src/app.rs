@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::error::ApiError;
 use crate::flight::{Flights, Places};
 use crate::limits::Limits;
+use crate::pulls::Pulls;
 use crate::recorder::{Recorder, Writers};
 use crate::source::Weights;
 use crate::stream::Cut;
@@ -75,6 +76,7 @@ struct Inner {
     setup_token: Mutex<Option<String>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     started: Instant,
+    pulls: Pulls,
 }
 
 impl Drop for Inner {
@@ -128,6 +130,7 @@ impl App {
             setup_token: Mutex::new(setup_token),
             tasks: Mutex::new(Vec::new()),
             started: Instant::now(),
+            pulls: Pulls::default(),
             store,
             config,
         }));
@@ -149,7 +152,7 @@ impl App {
         Ok(())
     }
 
-    fn task(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn task(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.retain(|task| !task.is_finished());
         tasks.push(tokio::spawn(work));
@@ -188,6 +191,10 @@ impl App {
     /// The one-time token that creates the owner's account; `None` once there is one.
     pub fn setup_token(&self) -> Option<String> {
         self.0.setup_token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn pulls(&self) -> &Pulls {
+        &self.0.pulls
     }
 
     pub(crate) fn forget_setup_token(&self) {

@@ -8,9 +8,9 @@ use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tiger_store::{AccountId, AccountRow, KeyId};
-use tiger_wire::limits::CSRF_HEADER;
+use tiger_wire::limits::{CSRF_HEADER, MAX_NAME_CHARS};
 use tiger_wire::{ErrorCode, ErrorType};
 
 use crate::app::App;
@@ -34,6 +34,7 @@ pub enum Holder {
 pub struct Gate {
     requests: DefaultKeyedRateLimiter<Holder>,
     sign_ins: DefaultKeyedRateLimiter<String>,
+    all_sign_ins: DefaultDirectRateLimiter,
 }
 
 impl std::fmt::Debug for Gate {
@@ -49,6 +50,7 @@ impl Gate {
         Gate {
             requests: RateLimiter::keyed(quota(limits.requests_per_minute)),
             sign_ins: RateLimiter::keyed(quota(limits.sign_ins_per_minute)),
+            all_sign_ins: RateLimiter::direct(quota(limits.sign_ins_per_minute_in_all)),
         }
     }
 
@@ -62,10 +64,13 @@ impl Gate {
 
     /// Admits one more attempt to sign in as `name`, or says when.
     pub fn sign_in(&self, name: &str) -> Result<(), ApiError> {
-        self.sign_ins.check_key(&name.to_lowercase()).map_err(|not_until| {
-            let wait = not_until.wait_time_from(DefaultClock::default().now());
-            too_often("too many attempts to sign in with this name", wait.as_secs() + 1)
-        })
+        let wait = |not_until: governor::NotUntil<_>| not_until.wait_time_from(DefaultClock::default().now()).as_secs() + 1;
+        // No account has a longer name; what is remembered stays small.
+        let name: String = name.chars().take(MAX_NAME_CHARS).flat_map(char::to_lowercase).collect();
+        let by_name = self.sign_ins.check_key(&name);
+        by_name.map_err(|not_until| too_often("too many attempts to sign in with this name", wait(not_until)))?;
+        // Refused attempts of one name take nothing from the others.
+        self.all_sign_ins.check().map_err(|not_until| too_often("too many attempts to sign in", wait(not_until)))
     }
 
     /// Forgets holders that have not asked for a while.
@@ -125,7 +130,7 @@ where
 fn missing_key() -> ApiError {
     unauthorized(
         ErrorCode::MissingKey,
-        "no API key; send the header `Authorization: Bearer $TIGER_API_KEY` (keys are made in the Playground under ApiKeys, or with `tiger key create`)",
+        "no API key; send the header `Authorization: Bearer $TIGER_API_KEY` (keys are made in the Playground under ApiKeys, or with `tiger keys create`)",
     )
 }
 
@@ -158,11 +163,26 @@ pub async fn page_session(app: &App, headers: &HeaderMap) -> Result<Option<Accou
 
 /// The page's own calls carry a header that a form or a link of another site cannot.
 pub fn check_csrf(headers: &HeaderMap) -> Result<(), ApiError> {
-    if headers.contains_key(CSRF_HEADER) {
-        return Ok(());
+    if !headers.contains_key(CSRF_HEADER) {
+        let message = format!("the header `{CSRF_HEADER}: 1` is missing; only the Playground's own pages may use its session");
+        return Err(ApiError::new(ErrorType::Permission, ErrorCode::MissingCsrfHeader, message));
     }
-    let message = format!("the header `{CSRF_HEADER}: 1` is missing; only the Playground's own pages may use its session");
-    Err(ApiError::new(ErrorType::Permission, ErrorCode::MissingCsrfHeader, message))
+    if is_from_elsewhere(headers) {
+        let message = "this call comes from another site's page; only the Playground's own pages may use its session (a proxy in front must pass the header `Host` on as it came)";
+        return Err(ApiError::new(ErrorType::Permission, ErrorCode::Forbidden, message));
+    }
+    Ok(())
+}
+
+/// Whether a browser says that another site's page, or one on another port of this host, made the call. Programs say nothing of it.
+fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
+        return true;
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    !matches!((origin, host), (Some(origin), Some(host)) if origin.eq_ignore_ascii_case(host))
 }
 
 /// The signed-in account of an `/api` call; calls that change something need the page's header.

@@ -42,6 +42,8 @@ const KNOWN: [Known; 2] = [
     },
 ];
 
+/// Longest name of a repository, characters: the hub's own is 96 for each half.
+const REPOSITORY_CHARS: usize = 200;
 /// Sampling defaults of a checkpoint that gives none.
 const TEMPERATURE: f64 = 1.0;
 const TOP_P: f64 = 1.0;
@@ -53,6 +55,17 @@ pub const THINK_CLOSE: &str = "</think>";
 /// The hub repository of an always listed base, by name or id: what `tiger pull` downloads, and the folder's name under `models/`.
 pub fn known_repository(name: &str) -> Option<(&'static str, String)> {
     KNOWN.iter().find(|known| known.name == name || slug(known.name) == slug(name)).map(|known| (known.hub, slug(known.name)))
+}
+
+/// The hub repository that a name means, and the folder's name under `models/`: a listed base, or `owner/name`.
+pub fn hub_repository(name: &str) -> Option<(String, String)> {
+    if let Some((repository, id)) = known_repository(name) {
+        return Some((repository.to_owned(), id));
+    }
+    let plain =
+        |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    let (owner, last) = name.split_once('/')?;
+    (name.len() <= REPOSITORY_CHARS && plain(owner) && plain(last)).then(|| (name.to_owned(), slug(last)))
 }
 
 /// Small facts of a checkpoint, read once.

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tiger_model::{KvType, Precision};
 
 use crate::limits::Limits;
+use crate::pulls::Puller;
 
 /// Seconds since 1970-01-01 UTC; injected, so that tests freeze it. Chat templates show it as today's date.
 #[derive(Clone)]
@@ -74,6 +75,8 @@ pub struct Config {
     pub limits: Limits,
     /// Time that templates see.
     pub clock: Clock,
+    /// Where base models are downloaded from; none: not from here.
+    pub pull: Option<Puller>,
     /// Session cookies only over HTTPS: set it behind a proxy that speaks TLS.
     pub secure_cookies: bool,
 }
@@ -93,6 +96,7 @@ impl Config {
             engine: tiger_engine::Config::default(),
             limits: Limits::default(),
             clock: Clock::system(),
+            pull: None,
             secure_cookies: false,
         }
     }

@@ -31,6 +31,8 @@ pub struct Limits {
     pub requests_per_minute: u32,
     /// Attempts to sign in per account name and minute: guessing must be slow.
     pub sign_ins_per_minute: u32,
+    /// Attempts to sign in with any name per minute: many names are no way around, and hashing leaves the cores to the models.
+    pub sign_ins_per_minute_in_all: u32,
     /// Open connections: each holds a socket and its buffers.
     pub connections: usize,
     /// Time that streams have to finish when the server stops.
@@ -53,6 +55,7 @@ impl Default for Limits {
             in_flight_per_key: 512,
             requests_per_minute: 6000,
             sign_ins_per_minute: 10,
+            sign_ins_per_minute_in_all: 300,
             connections: 4096,
             drain_time: Duration::from_secs(30),
         }
@@ -109,3 +112,7 @@ pub const CHAT_MODEL_CHARS: usize = 256;
 pub const USAGE_DAYS: u32 = 366;
 /// Days of use in an answer that does not say.
 pub const USAGE_DAYS_DEFAULT: u32 = 30;
+/// Most pulls at once: more would only share the line.
+pub const PULLS_AT_ONCE: usize = 4;
+/// Pulls that are shown, ended ones too.
+pub const PULLS_KEPT: usize = 64;

@@ -27,7 +27,7 @@ use crate::flight::Flight;
 use crate::limits::REQUEST_ID_CHARS;
 use crate::openai;
 use crate::routes::openai as openai_routes;
-use crate::routes::{account, accounts, adapter, chats, evaluate, generate, health, keys, models, revisions, train, usage};
+use crate::routes::{account, accounts, adapter, chats, evaluate, generate, health, keys, models, pulls, revisions, train, usage};
 
 /// The routes with their document.
 fn documented(app: &App) -> OpenApiRouter<App> {
@@ -61,6 +61,8 @@ fn documented(app: &App) -> OpenApiRouter<App> {
         .routes(routes!(usage::usage))
         .routes(routes!(usage::status))
         .routes(routes!(adapter::download))
+        .routes(routes!(pulls::begin, pulls::list))
+        .routes(routes!(pulls::stop))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
         .routes(routes!(health::healthz))
@@ -80,6 +82,7 @@ pub fn router(app: &App) -> Router {
     let (router, document) = documented(app).split_for_parts();
     let document = Arc::new(document);
     router
+        .merge(crate::page::routes())
         .route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
         .fallback(|| async { StatusCode::NOT_FOUND })
         .layer(CatchPanicLayer::custom(panicked))
@@ -98,6 +101,12 @@ async fn border(State(app): State<App>, mut request: Request, next: Next) -> Res
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
     let flight = Flight::begin(id.clone(), request.method().as_str(), &route, app.flights());
     let refused = app.is_draining() && (route.starts_with("/v1") || request.method() != Method::GET);
+    // HTTP/2 names the host in its request line; what is checked below is the header.
+    if let (None, Some(host)) = (request.headers().get(header::HOST), request.uri().authority()) {
+        let host = HeaderValue::from_str(host.as_str());
+        request.headers_mut().extend(host.ok().map(|host| (header::HOST, host)));
+    }
+    let private = request.uri().path().starts_with("/api");
     request.extensions_mut().insert(Arc::clone(&flight));
     let response = if refused { ApiError::draining().into_response() } else { next.run(request).await };
     let mut response = shaped(response, &id);
@@ -107,6 +116,9 @@ async fn border(State(app): State<App>, mut request: Request, next: Next) -> Res
         headers.insert(HeaderName::from_static(REQUEST_ID_HEADER), value);
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if private {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
     response.map(|body| Body::new(Held { body, _flight: flight }))
 }
 

@@ -42,7 +42,13 @@ export function onKeydown(event: KeyboardEvent): void {
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   // The latest registered wins: a page's own over the app's.
   const found = shortcuts.findLast(
-    (one) => one.key === key && !!one.mod === mod && !event.altKey && (one.mod || one.typing || !isTyping(event.target)),
+    (one) =>
+      one.key === key &&
+      !!one.mod === mod &&
+      // Signs such as `?` need Shift on some keyboards only; with Ctrl it tells two shortcuts apart.
+      (!mod || !!one.shift === event.shiftKey) &&
+      !event.altKey &&
+      (one.mod || one.typing || !isTyping(event.target)),
   );
   if (!found) return;
   event.preventDefault();

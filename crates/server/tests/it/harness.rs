@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tiger_server::{App, BaseFolder, Clock, Config, Limits, serve};
+use tiger_server::{App, BaseFolder, Clock, Config, Limits, Puller, serve};
 use tiger_store::AccountId;
 use tiger_testkit::{Tiny, tiny_checkpoint};
 use tokio::net::TcpListener;
@@ -30,11 +30,18 @@ pub struct Server {
 pub struct Options {
     pub limits: Limits,
     pub tiny: Tiny,
+    pub secure_cookies: bool,
+    pub pull: Option<Puller>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { limits: Limits { requests_per_minute: 1_000_000, ..Limits::default() }, tiny: Tiny::default() }
+        Options {
+            limits: Limits { requests_per_minute: 1_000_000, ..Limits::default() },
+            tiny: Tiny::default(),
+            secure_cookies: false,
+            pull: None,
+        }
     }
 }
 
@@ -46,6 +53,8 @@ pub fn config(data: &std::path::Path, options: &Options) -> Config {
     config.precision = tiger_model::Precision::F32;
     config.clock = Clock::frozen(1_764_000_000);
     config.limits = options.limits.clone();
+    config.secure_cookies = options.secure_cookies;
+    config.pull = options.pull.clone();
     config.engine.threads = 1;
     config.engine.kv_bytes = 64 << 20;
     config.engine.memory_budget_bytes = 512 << 20;

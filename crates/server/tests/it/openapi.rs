@@ -92,8 +92,11 @@ fn call(method: Method, path: &'static str, url: &'static str, body: Option<Valu
 
 /// At least one good and one bad call of every operation.
 fn calls(token: &str) -> Vec<Call> {
-    const PASSWORD: &str = "correct horse battery";
-    let (get, post, patch, put, delete) = (Method::GET, Method::POST, Method::PATCH, Method::PUT, Method::DELETE);
+    [api_calls(), page_calls(token)].into_iter().flatten().collect()
+}
+
+fn api_calls() -> Vec<Call> {
+    let (get, post, patch, delete) = (Method::GET, Method::POST, Method::PATCH, Method::DELETE);
     let train = |model: &str| json!({"model": model, "messages": user("a"), "responses": [{"content": "b", "reward": 1}, {"content": "c", "reward": 0}]});
     vec![
         call(get.clone(), "/v1/models", "/v1/models", None),
@@ -123,11 +126,21 @@ fn calls(token: &str) -> Vec<Call> {
         ),
         call(post.clone(), "/v1/models/{id}/evaluate", "/v1/models/Tiny/evaluate", Some(json!({"prompts": [{"messages": user("a")}]}))),
         call(post.clone(), "/v1/models/{id}/rollback", "/v1/models/mine/rollback", Some(json!({"revision": 0}))),
-        call(post.clone(), "/v1/models/{id}/rollback", "/v1/models/mine/rollback", Some(json!({"revision": 77}))),
+        call(post, "/v1/models/{id}/rollback", "/v1/models/mine/rollback", Some(json!({"revision": 77}))),
         call(get.clone(), "/v1/models/{id}/adapter/{file}", "/v1/models/mine/adapter/adapter_config.json", None),
         call(get.clone(), "/v1/models/{id}/adapter/{file}", "/v1/models/mine/adapter/other", None),
         call(delete.clone(), "/v1/models/{id}", "/v1/models/mine", None),
-        call(delete.clone(), "/v1/models/{id}", "/v1/models/Tiny", None),
+        call(delete, "/v1/models/{id}", "/v1/models/Tiny", None),
+        call(get.clone(), "/healthz", "/healthz", None),
+        call(get.clone(), "/readyz", "/readyz", None),
+        call(get, "/metrics", "/metrics", None),
+    ]
+}
+
+fn page_calls(token: &str) -> Vec<Call> {
+    const PASSWORD: &str = "correct horse battery";
+    let (get, post, put, delete) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
+    vec![
         call(post.clone(), "/api/owner", "/api/owner", Some(json!({"token": "x", "name": "ada", "password": PASSWORD}))),
         call(post.clone(), "/api/owner", "/api/owner", Some(json!({"token": token, "name": "ada", "password": PASSWORD}))),
         call(get.clone(), "/api/session", "/api/session", None),
@@ -155,15 +168,16 @@ fn calls(token: &str) -> Vec<Call> {
         call(delete.clone(), "/api/chats/{id}", "/api/chats/{chat}", None),
         call(delete.clone(), "/api/chats", "/api/chats", None),
         call(post.clone(), "/api/accounts", "/api/accounts", Some(json!({"invitation": "x", "name": "eve", "password": PASSWORD}))),
+        call(post.clone(), "/api/pulls", "/api/pulls", Some(json!({"model": "Llama-3.1-8b"}))),
+        call(post.clone(), "/api/pulls", "/api/pulls", Some(json!({"model": "/tmp"}))),
+        call(get.clone(), "/api/pulls", "/api/pulls", None),
+        call(delete.clone(), "/api/pulls/{id}", "/api/pulls/absent", None),
         call(post.clone(), "/api/keys", "/api/keys", Some(json!({"name": "laptop"}))),
         call(post, "/api/keys", "/api/keys", Some(json!({"name": ""}))),
-        call(get.clone(), "/api/keys", "/api/keys", None),
+        call(get, "/api/keys", "/api/keys", None),
         call(delete.clone(), "/api/keys/{id}", "/api/keys/key_1", None),
         call(delete.clone(), "/api/keys/{id}", "/api/keys/key_999", None),
         call(delete, "/api/session", "/api/session", None),
-        call(get.clone(), "/healthz", "/healthz", None),
-        call(get.clone(), "/readyz", "/readyz", None),
-        call(get, "/metrics", "/metrics", None),
     ]
 }
 

@@ -105,6 +105,17 @@ export async function call<T>(method: string, path: string, body?: unknown, opti
   }
 }
 
+/** A file: its bytes, whole. */
+export async function file(path: string, options: CallOptions = {}): Promise<Blob> {
+  const response = await send('GET', path, undefined, options);
+  try {
+    return await response.blob();
+  } catch (thrown) {
+    if (isAbort(thrown)) throw thrown;
+    throw interrupted();
+  }
+}
+
 export const get = <T>(path: string, options?: CallOptions) => call<T>('GET', path, undefined, options);
 export const post = <T>(path: string, body?: unknown, options?: CallOptions) => call<T>('POST', path, body, options);
 export const put = <T>(path: string, body?: unknown, options?: CallOptions) => call<T>('PUT', path, body, options);

@@ -115,6 +115,8 @@ export interface GenerateResponse {
 }
 export interface GenerateStop {
   type: 'stop';
+  /** With `n` > 1: 0, the response that the fields below belong to. */
+  index?: number;
   stop_reason: StopReason;
   usage: Usage;
   id: string;
@@ -273,6 +275,10 @@ export interface AccountInfo {
 export interface InvitationInfo {
   id: string;
   created: number;
+  expires: number;
+}
+export interface InvitationResponse {
+  invitation: string;
   expires: number;
 }
 export interface ApiKeyInfo {

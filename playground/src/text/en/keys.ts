@@ -1,4 +1,48 @@
 // What the page "ApiKeys" says.
 export const keys = {
   title: 'ApiKeys',
+  text: 'Programs use a key in place of your password. Give each its own, so that you can take one away without touching the others.',
+  create: 'Create a key',
+  empty: { title: 'No keys yet', text: 'A key lets your own programs use, train and delete your models. Create one and run the first request in a minute.' },
+  list: { name: 'Name', key: 'Key', created: 'Created', used: 'Last used', actions: 'Actions' },
+  revoke: (name: string) => `Revoke ${name}`,
+  make: {
+    title: 'Create a key',
+    first: 'Create your first key',
+    name: 'Name',
+    hint: 'Where it will be used, so that you know it again in the list.',
+    placeholder: 'for example, laptop',
+    needed: 'Give the key a name.',
+    button: 'Create',
+  },
+  once: {
+    title: 'Save your key now',
+    text: 'This is the only time it is shown. The server keeps a fingerprint of it, not the key.',
+    key: (name: string) => `Key “${name}”`,
+    copy: 'Copy the key',
+    saved: 'I saved it',
+    shell: 'Your shell',
+    session: 'For this terminal',
+    keep: 'And kept for new ones',
+    try: 'Then ask something',
+    note: {
+      bash: 'Kept in a file that only you can read; ~/.bashrc loads it.',
+      zsh: 'Kept in a file that only you can read; ~/.zshrc loads it.',
+      cmd: 'setx works for windows that you open afterwards.',
+      powershell: 'Works for windows that you open afterwards.',
+    },
+    more: 'The API reference has every request in curl, Python and JavaScript, to be run as shown.',
+  },
+  use: {
+    title: 'Use a key',
+    text: 'Clients read it from the environment variable TIGER_API_KEY. Put your key in the place of tiger_… below; if you no longer have it, create another and revoke the old one.',
+  },
+  gone: {
+    title: (name: string) => `Revoke “${name}”?`,
+    text: (prefix: string) => `Programs that use the key ${prefix}… get an error (401) from their next request on. This cannot be undone.`,
+    used: (when: string) => `It was last used ${when}.`,
+    unused: 'It was never used.',
+    button: 'Revoke the key',
+    done: (name: string) => `“${name}” was revoked.`,
+  },
 };
