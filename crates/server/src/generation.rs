@@ -53,12 +53,11 @@ impl Plan {
     pub fn of(app: &App, target: Target, who: (Caller, Instant), request: GenerateRequest) -> Result<Plan, ApiError> {
         prompt::check_messages(&request.messages, "messages", app.limits().messages)?;
         let conversation = Conversation::of(&request.messages);
-        Plan::with(app, target, who, (request, conversation))
+        Plan::with(target, who, (request, conversation))
     }
 
     /// The same for a conversation of another dialect; `messages` of the request are not looked at.
     pub fn with(
-        app: &App,
         target: Target,
         (caller, started): (Caller, Instant),
         (request, conversation): (GenerateRequest, Conversation),
@@ -134,7 +133,10 @@ impl Plan {
             alternatives: self.alternatives,
         };
         let generation = app.engine().generate(request)?;
-        let samples = (0..self.samples).map(|_| Track::new(&front, &prompt, &self.stops)).collect();
+        // Text that goes on without a template is given as it is, thoughts and their marks included.
+        let splits = front.reasoning && !self.conversation.messages.is_empty();
+        let split = splits.then(|| ThinkSplit::new(prompt.opens_thought));
+        let samples = (0..self.samples).map(|_| Track::new(&front, split.clone(), &self.stops)).collect();
         Ok(Run { plan: self, front, prompt, generation, samples, cached_tokens: 0, output_tokens: 0 })
     }
 
@@ -299,15 +301,14 @@ struct Track {
 }
 
 impl Track {
-    fn new(front: &Front, prompt: &Prompt, stops: &[String]) -> Track {
-        let split = front.reasoning.then(|| ThinkSplit::new(prompt.opens_thought));
+    fn new(front: &Front, split: Option<ThinkSplit>, stops: &[String]) -> Track {
         Track {
+            reasoning: split.is_some().then(String::new),
             assembler: Assembler::new(front.tokenizer.decode_stream(), split, stops),
             tokens: Vec::new(),
             logprobs: Vec::new(),
             alternatives: Vec::new(),
             content: String::new(),
-            reasoning: front.reasoning.then(String::new),
             finish: None,
             sent: 0,
             first: None,

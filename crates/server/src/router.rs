@@ -100,16 +100,17 @@ async fn border(State(app): State<App>, mut request: Request, next: Next) -> Res
     let id = request_id(request.headers());
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
     let flight = Flight::begin(id.clone(), request.method().as_str(), &route, app.flights());
-    let refused = app.is_draining() && (route.starts_with("/v1") || request.method() != Method::GET);
+    let refused = app.is_draining() && (route.starts_with("/v1") || route.starts_with(openai::PREFIX) || request.method() != Method::GET);
     // HTTP/2 names the host in its request line; what is checked below is the header.
     if let (None, Some(host)) = (request.headers().get(header::HOST), request.uri().authority()) {
         let host = HeaderValue::from_str(host.as_str());
         request.headers_mut().extend(host.ok().map(|host| (header::HOST, host)));
     }
     let private = request.uri().path().starts_with("/api");
+    let theirs = request.uri().path().starts_with(openai::PREFIX);
     request.extensions_mut().insert(Arc::clone(&flight));
     let response = if refused { ApiError::draining().into_response() } else { next.run(request).await };
-    let mut response = shaped(response, &id);
+    let mut response = shaped(response, &id, theirs);
     flight.answered(response.status().as_u16());
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -122,8 +123,8 @@ async fn border(State(app): State<App>, mut request: Request, next: Next) -> Res
     response.map(|body| Body::new(Held { body, _flight: flight }))
 }
 
-/// An error in the contract's shape, whoever made it.
-fn shaped(mut response: Response, request_id: &str) -> Response {
+/// An error in the contract's shape, or in OpenAI's under their paths, whoever made it.
+fn shaped(mut response: Response, request_id: &str, theirs: bool) -> Response {
     let error = match response.extensions_mut().remove::<ApiError>() {
         Some(error) => error,
         None if response.status().is_success() || response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t == "application/json") => {
@@ -135,8 +136,13 @@ fn shaped(mut response: Response, request_id: &str) -> Response {
         },
     };
     let allow = response.headers().get(header::ALLOW).cloned();
-    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut shaped = (status, Json(ErrorEnvelope { error: error.body(request_id) })).into_response();
+    let status = |status: u16| StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut shaped = if theirs {
+        let (code, envelope) = openai::error(&error);
+        (status(code), Json(envelope)).into_response()
+    } else {
+        (status(error.status()), Json(ErrorEnvelope { error: error.body(request_id) })).into_response()
+    };
     if let Some(allow) = allow {
         shaped.headers_mut().insert(header::ALLOW, allow);
     }

@@ -178,20 +178,17 @@ fn score(cpu: &Cpu, block: &Block<'_>, draws: &mut [Mutex<Draw>], buffers: &mut 
         let (start, from) = (draw.rows.start, from(draw));
         let (own_rows, alternatives) = (firsts(draw), draw.alternatives);
         for (i, drawn) in draw.tokens.iter_mut().enumerate().skip(from) {
+            let mut score = [RowScore::default()];
             if own_rows {
-                drawn.logprob = scores[start + i - block.first].logprob;
+                score[0] = scores[start + i - block.first];
             } else {
-                let mut score = [RowScore::default()];
                 score_rows(cpu, block.logits(start + i), block.vocab, &[drawn.id], &mut score);
-                drawn.logprob = score[0].logprob;
             }
-            if alternatives > 0 {
-                let logits = block.logits(start + i);
-                // Both are logits less the same log-sum.
-                let log_sum = logits[drawn.id as usize] - drawn.logprob;
-                let best = sampler::most_probable(logits, alternatives);
-                drawn.alternatives = best.into_iter().map(|(logit, token)| (token, logit - log_sum)).collect();
-            }
+            drawn.logprob = score[0].logprob;
+            let best = sampler::most_probable(block.logits(start + i), alternatives).into_iter();
+            // The drawn token has one log-prob, wherever it is told.
+            let logprob = |(logit, token): (f32, u32)| if token == drawn.id { drawn.logprob } else { (logit - score[0].lse).min(0.0) };
+            drawn.alternatives = best.map(|(logit, token)| (token, logprob((logit, token)))).collect();
         }
     }
 }

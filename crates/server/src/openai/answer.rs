@@ -49,10 +49,15 @@ pub fn finish_reason(reason: StopReason, calls: bool) -> &'static str {
     }
 }
 
+/// The tokens of the text: what ends a turn is none of it, so that the tokens joined are the text.
+pub fn text_tokens<'a>(front: &'a Front, tokens: &'a [TokenLogprob]) -> impl Iterator<Item = &'a TokenLogprob> {
+    tokens.iter().filter(|one| !front.end_tokens.contains(&one.token_id))
+}
+
 /// Log-probabilities with the bytes that a client needs to join parts of characters.
 pub fn logprobs(front: &Front, tokens: &[TokenLogprob]) -> ChatLogprobs {
     let bytes = |id: u32| Some(front.tokenizer.token_bytes(id).to_vec());
-    let content = tokens.iter().map(|one| ChatTokenLogprob {
+    let content = text_tokens(front, tokens).map(|one| ChatTokenLogprob {
         token: one.token.clone(),
         logprob: one.logprob,
         bytes: bytes(one.token_id),

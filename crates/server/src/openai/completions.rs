@@ -11,7 +11,7 @@ use tiger_wire::openai::{
 };
 use tiger_wire::{Chunk, ErrorCode, GenerateRequest, GenerateStop, Sample, StopChunk, StopReason, TokenLogprob, Usage};
 
-use super::answer::{Head, finish_reason, usage};
+use super::answer::{Head, finish_reason, text_tokens, usage};
 use super::check_rest;
 use super::frames::{DONE, comment, error, event};
 use crate::app::App;
@@ -27,6 +27,11 @@ use crate::target::Target;
 const MAX_TOKENS: u32 = 16;
 /// Most alternatives, as OpenAI documents it.
 const MAX_ALTERNATIVES: u32 = 5;
+
+/// Errors of the prompt's length name this endpoint's field.
+pub fn rename(error: ApiError) -> ApiError {
+    if error.named_param() == Some("messages") { error.param("prompt") } else { error }
+}
 
 /// Checks a request, finds its model, encodes its prompt.
 pub async fn check(app: &App, caller: Caller, started: Instant, request: CompletionRequest) -> Result<(Plan, Arc<Front>, Prompt), ApiError> {
@@ -49,7 +54,7 @@ pub async fn check(app: &App, caller: Caller, started: Instant, request: Complet
         ..GenerateRequest::default()
     };
     let conversation = Conversation { messages: Vec::new(), tools: None, continues: false, opening: String::new() };
-    let plan = Plan::with(app, target, (caller, started), (generate, conversation))?;
+    let plan = Plan::with(target, (caller, started), (generate, conversation))?;
     let front = plan.front().await?;
     let prompt = match request.prompt {
         CompletionPrompt::Text(text) => plain(Arc::clone(&front), text).await?,
@@ -72,10 +77,10 @@ pub async fn check(app: &App, caller: Caller, started: Instant, request: Complet
     Ok((plan, front, prompt))
 }
 
-fn logprobs(tokens: &[TokenLogprob], mut offset: usize) -> CompletionLogprobs {
+fn logprobs(front: &Front, tokens: &[TokenLogprob], mut offset: usize) -> CompletionLogprobs {
     let mut all = CompletionLogprobs::default();
     let mut tops = Vec::new();
-    for one in tokens {
+    for one in text_tokens(front, tokens) {
         all.text_offset.push(offset);
         offset += one.token.chars().count();
         all.tokens.push(one.token.clone());
@@ -99,17 +104,12 @@ fn completion(head: &Head, choices: Vec<CompletionChoice>, usage: Option<Complet
     }
 }
 
-/// A thought is part of the text here: nothing separates it for clients of this endpoint.
-fn whole(sample: &Sample) -> String {
-    format!("{}{}", sample.reasoning.as_deref().unwrap_or_default(), sample.content)
-}
-
 /// The answer.
-pub fn answer(head: &Head, samples: &[Sample], used: &Usage) -> Completion {
+pub fn answer(head: &Head, front: &Front, samples: &[Sample], used: &Usage) -> Completion {
     let choice = |(sample, index): (&Sample, u32)| CompletionChoice {
         index,
-        text: whole(sample),
-        logprobs: sample.logprobs.as_deref().map(|tokens| logprobs(tokens, 0)),
+        text: sample.content.clone(),
+        logprobs: sample.logprobs.as_deref().map(|tokens| logprobs(front, tokens, 0)),
         finish_reason: Some(finish_reason(sample.stop_reason, false).to_owned()),
     };
     completion(head, samples.iter().zip(0..).map(choice).collect(), Some(usage(used)))
@@ -118,6 +118,7 @@ pub fn answer(head: &Head, samples: &[Sample], used: &Usage) -> Completion {
 /// Chunks of the answer.
 pub struct CompletionFrames {
     head: Head,
+    front: Arc<Front>,
     include_usage: bool,
     /// Characters sent of each answer.
     offsets: Vec<usize>,
@@ -125,8 +126,8 @@ pub struct CompletionFrames {
 
 impl CompletionFrames {
     /// For one request.
-    pub fn new(head: Head, include_usage: bool) -> CompletionFrames {
-        CompletionFrames { head, include_usage, offsets: Vec::new() }
+    pub fn new(head: Head, front: Arc<Front>, include_usage: bool) -> CompletionFrames {
+        CompletionFrames { head, front, include_usage, offsets: Vec::new() }
     }
 
     fn piece(&mut self, index: u32, text: String, tokens: Option<&[TokenLogprob]>, out: &mut String) {
@@ -134,7 +135,7 @@ impl CompletionFrames {
         if self.offsets.len() <= at {
             self.offsets.resize(at + 1, 0);
         }
-        let logprobs = tokens.map(|tokens| logprobs(tokens, self.offsets[at]));
+        let logprobs = tokens.map(|tokens| logprobs(&self.front, tokens, self.offsets[at]));
         self.offsets[at] += text.chars().count();
         event(out, &completion(&self.head, vec![CompletionChoice { index, text, logprobs, finish_reason: None }], None));
     }
@@ -166,7 +167,7 @@ impl Frames for CompletionFrames {
         match chunk {
             Chunk::Info(info) => comment(&mut out, &info.message),
             Chunk::Delta(delta) => {
-                let text = delta.reasoning.clone().unwrap_or_default() + delta.delta.as_deref().unwrap_or_default();
+                let text = delta.delta.clone().unwrap_or_default();
                 self.piece(delta.index.unwrap_or(0), text, delta.logprobs.as_deref(), &mut out);
             }
             Chunk::Stop(stop) => {

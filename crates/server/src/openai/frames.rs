@@ -90,7 +90,8 @@ impl ChatFrames {
             (Some(text), Some(reader)) => Some(reader.push(text)),
             (text, _) => text.clone(),
         };
-        let told: Option<ChatLogprobs> = chunk.logprobs.as_deref().map(|tokens| logprobs(&self.front, tokens));
+        let told = chunk.logprobs.as_deref().map(|tokens| logprobs(&self.front, tokens));
+        let told: Option<ChatLogprobs> = told.filter(|told| told.content.as_ref().is_some_and(|tokens| !tokens.is_empty()));
         let content = content.filter(|text| !text.is_empty() || told.is_some());
         if content.is_none() && chunk.reasoning.is_none() && told.is_none() {
             return;

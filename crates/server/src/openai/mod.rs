@@ -45,7 +45,7 @@ pub fn error(error: &ApiError) -> (u16, OpenAiErrorEnvelope) {
 }
 
 /// Fields that change nothing here: accounting, hints of latency and caches, defaults spelt out.
-const HARMLESS: [&str; 13] = [
+const HARMLESS: [&str; 11] = [
     "user",
     "metadata",
     "safety_identifier",
@@ -56,9 +56,7 @@ const HARMLESS: [&str; 13] = [
     "verbosity",
     "parallel_tool_calls",
     "prediction",
-    "include",
     "truncation",
-    "best_of",
 ];
 
 /// Fields that are fine at the value that changes nothing, and refused at any other: (name, values that are fine).
@@ -68,6 +66,9 @@ fn neutral(name: &str, value: &Value) -> Option<bool> {
         "logit_bias" => value.as_object().is_some_and(Map::is_empty),
         "store" | "background" | "echo" => value.as_bool() == Some(false),
         "modalities" => value.as_array().is_some_and(|all| all.iter().all(|one| one == "text")),
+        "best_of" => value.as_u64() == Some(1),
+        // What else it asks for belongs to tools and thoughts, which come unasked or not at all.
+        "include" => value.as_array().is_some_and(|all| all.iter().all(|one| one != "message.output_text.logprobs")),
         "suffix" => value.as_str() == Some(""),
         _ => return None,
     })
@@ -81,7 +82,7 @@ pub fn check_rest(rest: &Map<String, Value>) -> Result<(), ApiError> {
         }
         let message = match neutral(name, value) {
             Some(_) => format!("{} is not supported by this server; leave it out", quoted(name)),
-            None => format!("{} is not a parameter of this endpoint; leave it out, or look for its spelling at /openapi.json", quoted(name)),
+            None => format!("{} is not a parameter that this server knows; leave it out, or look for its spelling at /openapi.json", quoted(name)),
         };
         return Err(ApiError::invalid(name.clone(), message));
     }
