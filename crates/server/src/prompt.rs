@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use tiger_formats::template::{Ending, Message as TemplateMessage, Render, Rendering};
 use tiger_formats::{ChatTemplate, FormatError};
-use serde_json::Value;
 use tiger_wire::{ErrorCode, Message, Role};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -126,8 +126,9 @@ pub async fn prompt(front: Arc<Front>, conversation: &Conversation, now_unix_s: 
         // A caller that is gone needs no prompt.
         let _ = sender.send(stage);
     };
-    let rendering =
-        template(&front)?.render_then(&conversation.messages, &Render { ending, tools: conversation.tools.as_ref(), now_unix_s }, done).map_err(refused)?;
+    let rendering = template(&front)?
+        .render_then(&conversation.messages, &Render { ending, tools: conversation.tools.as_ref(), now_unix_s }, done)
+        .map_err(refused)?;
     let mut watched = Watched(Some(rendering));
     let stage = tokio::time::timeout(Rendering::DEADLINE, receiver).await;
     let rendering = watched.0.take();

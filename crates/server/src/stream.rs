@@ -37,7 +37,6 @@ impl Framing {
         });
         if asked { Framing::Events } else { Framing::Lines }
     }
-
 }
 
 /// How chunks become bytes; may remember what it sent.

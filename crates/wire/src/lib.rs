@@ -28,7 +28,8 @@ pub use evaluate::{
     EvaluatedResponse, ParentName,
 };
 pub use generate::{
-    GenerateRequest, GenerateResponse, Message, ResponseFormat, ResponseFormatType, Role, Sample, Stop, StopReason, TokenLogprob, TopToken, Usage,
+    GenerateRequest, GenerateResponse, Message, ResponseFormat, ResponseFormatType, Role, Sample, Stop, StopReason, TokenLogprob, TopToken,
+    Usage,
 };
 pub use models::{CreateModelRequest, DeleteModelResponse, ModelInfo, ModelStatus, PatchModelRequest, RevisionInfo, RollbackRequest};
 pub use pulls::{PullInfo, PullRequest, PullState};

@@ -492,14 +492,15 @@ pub struct Completion {
     pub usage: Option<CompletionUsage>,
 }
 
-/// Input of a response: a text, or messages.
+/// Input of a response: a text, or items.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "a text, or an array of messages")]
 pub enum ResponseInput {
     /// A text of the user.
     Text(String),
-    /// A conversation.
-    Messages(Vec<ChatMessage>),
+    /// A conversation: messages, and items of earlier answers.
+    #[schema(value_type = Vec<Object>)]
+    Items(Vec<Value>),
 }
 
 /// Body of `POST /openai/v1/responses`, text only.

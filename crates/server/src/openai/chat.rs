@@ -8,11 +8,11 @@ use tiger_wire::openai::{ChatCompletionRequest, ChatMessage, Content};
 use tiger_wire::{ErrorCode, GenerateRequest};
 
 use super::tools::Tools;
-use super::{check_rest, format};
+use super::{check_rest, format, history};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, quoted};
-use crate::generation::Plan;
+use crate::generation::{Plan, Run};
 use crate::prompt::Conversation;
 use crate::target::Target;
 
@@ -22,6 +22,20 @@ pub struct Chat {
     pub plan: Plan,
     /// What may be called.
     pub tools: Option<Tools>,
+    /// What a grammar that is refused came from.
+    grammar: &'static str,
+}
+
+impl Chat {
+    /// Encodes the prompt and asks the engine.
+    pub async fn start(self, app: &App) -> Result<Run, ApiError> {
+        self.plan.start(app, None).await.map_err(|error| name_grammar(error, self.grammar))
+    }
+}
+
+/// Errors of a grammar name the field that it came from.
+fn name_grammar(error: ApiError, grammar: &str) -> ApiError {
+    if error.named_param().is_some_and(|param| param.starts_with("response_format")) { error.param(grammar) } else { error }
 }
 
 /// Checks a request and finds its model.
@@ -32,22 +46,32 @@ pub async fn check(app: &App, caller: Caller, started: Instant, request: ChatCom
     let mut messages = messages(&request.messages, app.limits().messages)?;
     let mut generate = generate(&request)?;
     let mut conversation = Conversation { messages: Vec::new(), tools: None, continues: false, opening: String::new() };
-    if let Some(tools) = &tools {
+    let mut grammar = "response_format.json_schema.schema";
+    if tools.is_some() || messages.iter().any(is_of_tools) {
         let style = target.base().front().await?.template.as_ref().and_then(|template| template.tool_style());
-        if style.is_some() {
-            conversation.tools = Some(tools.shown.clone());
-        } else {
-            tell(&mut messages, &tools.instructions());
+        if style.is_none() {
+            messages = history::plain(messages);
         }
-        if let Some((opening, grammar)) = tools.forced(style) {
-            conversation.opening = opening;
-            generate.response_format = Some(grammar);
+        if let Some(tools) = &tools {
+            match style {
+                Some(_) => conversation.tools = Some(tools.shown.clone()),
+                None => tell(&mut messages, &tools.instructions()),
+            }
+            if let Some((opening, forced)) = tools.forced(style) {
+                conversation.opening = opening;
+                generate.response_format = Some(forced);
+                grammar = "tools";
+            }
         }
     }
     conversation.continues = messages.last().is_some_and(|last| last.role == "assistant");
     conversation.messages = messages;
-    let plan = Plan::with(app, target, (caller, started), (generate, conversation))?;
-    Ok(Chat { plan, tools })
+    let plan = Plan::with(target, (caller, started), (generate, conversation)).map_err(|error| name_grammar(error, grammar))?;
+    Ok(Chat { plan, tools, grammar })
+}
+
+fn is_of_tools(message: &TemplateMessage) -> bool {
+    message.role == "tool" || message.fields.contains_key("tool_calls")
 }
 
 /// Puts instructions into the system message.
@@ -62,6 +86,9 @@ fn generate(request: &ChatCompletionRequest) -> Result<GenerateRequest, ApiError
     if request.max_tokens.is_some() && request.max_completion_tokens.is_some() && request.max_tokens != request.max_completion_tokens {
         let message = "`max_tokens` and `max_completion_tokens` differ; give one of them";
         return Err(ApiError::invalid("max_completion_tokens", message));
+    }
+    if request.max_completion_tokens == Some(0) {
+        return Err(ApiError::invalid("max_completion_tokens", "`max_completion_tokens` is 0; it must be at least 1"));
     }
     Ok(GenerateRequest {
         temperature: request.temperature,
@@ -93,7 +120,13 @@ fn messages(messages: &[ChatMessage], limit: usize) -> Result<Vec<TemplateMessag
         let role = match message.role.as_str() {
             "developer" => "system",
             role @ ("system" | "user" | "assistant" | "tool") => role,
-            role => return refused(at, "role", format!("the role {} is unknown; roles are system, developer, user, assistant and tool", quoted(role))),
+            role => {
+                return refused(
+                    at,
+                    "role",
+                    format!("the role {} is unknown; roles are system, developer, user, assistant and tool", quoted(role)),
+                );
+            }
         };
         if role == "system" && at > 0 {
             return refused(at, "role", "a system message must be the first message".to_owned());
@@ -106,8 +139,19 @@ fn messages(messages: &[ChatMessage], limit: usize) -> Result<Vec<TemplateMessag
         converted_one.fields = fields(message, at)?;
         converted.push(converted_one);
     }
+    if converted.last().is_some_and(|last| last.fields.contains_key("tool_calls")) {
+        return refused(
+            messages.len() - 1,
+            "tool_calls",
+            "the last message calls tools; a `tool` message must answer each call".to_owned(),
+        );
+    }
     match converted.last().map(|last| last.role.as_str()) {
-        Some("system") => refused(messages.len() - 1, "role", "the last message must be from the user, a tool, or an assistant message to continue".to_owned()),
+        Some("system") => refused(
+            messages.len() - 1,
+            "role",
+            "the last message must be from the user, a tool, or an assistant message to continue".to_owned(),
+        ),
         _ => Ok(converted),
     }
 }

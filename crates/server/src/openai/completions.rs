@@ -6,9 +6,7 @@ use std::time::Instant;
 use axum::body::Bytes;
 use serde_json::{Map, Value};
 use tiger_wire::limits::EVENT_STREAM;
-use tiger_wire::openai::{
-    Completion, CompletionChoice, CompletionLogprobs, CompletionPrompt, CompletionRequest, CompletionUsage,
-};
+use tiger_wire::openai::{Completion, CompletionChoice, CompletionLogprobs, CompletionPrompt, CompletionRequest, CompletionUsage};
 use tiger_wire::{Chunk, ErrorCode, GenerateRequest, GenerateStop, Sample, StopChunk, StopReason, TokenLogprob, Usage};
 
 use super::answer::{Head, finish_reason, text_tokens, usage};
@@ -34,7 +32,12 @@ pub fn rename(error: ApiError) -> ApiError {
 }
 
 /// Checks a request, finds its model, encodes its prompt.
-pub async fn check(app: &App, caller: Caller, started: Instant, request: CompletionRequest) -> Result<(Plan, Arc<Front>, Prompt), ApiError> {
+pub async fn check(
+    app: &App,
+    caller: Caller,
+    started: Instant,
+    request: CompletionRequest,
+) -> Result<(Plan, Arc<Front>, Prompt), ApiError> {
     check_rest(&request.rest)?;
     if request.logprobs.is_some_and(|asked| asked > MAX_ALTERNATIVES) {
         return Err(ApiError::invalid("logprobs", format!("`logprobs` must be between 0 and {MAX_ALTERNATIVES}")));

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use serde::Serialize;
 use tiger_wire::limits::EVENT_STREAM;
-use tiger_wire::openai::{AnswerDelta, ChatCompletionChunk, ChatLogprobs, ChunkChoice, CompletionUsage, OpenAiErrorEnvelope, ToolCallDelta};
+use tiger_wire::openai::{
+    AnswerDelta, ChatCompletionChunk, ChatLogprobs, ChunkChoice, CompletionUsage, OpenAiErrorEnvelope, ToolCallDelta,
+};
 use tiger_wire::{Chunk, DeltaChunk, ErrorBody, GenerateStop, StopChunk, StopReason};
 
 use super::answer::{Head, finish_reason, logprobs, usage};

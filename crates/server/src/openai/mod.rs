@@ -5,6 +5,7 @@ pub mod answer;
 pub mod chat;
 pub mod completions;
 pub mod frames;
+mod history;
 pub mod responses;
 pub mod tools;
 
@@ -82,7 +83,10 @@ pub fn check_rest(rest: &Map<String, Value>) -> Result<(), ApiError> {
         }
         let message = match neutral(name, value) {
             Some(_) => format!("{} is not supported by this server; leave it out", quoted(name)),
-            None => format!("{} is not a parameter that this server knows; leave it out, or look for its spelling at /openapi.json", quoted(name)),
+            None => format!(
+                "{} is not a parameter that this server knows; leave it out, or look for its spelling at /openapi.json",
+                quoted(name)
+            ),
         };
         return Err(ApiError::invalid(name.clone(), message));
     }

@@ -78,9 +78,7 @@ impl Tools {
     pub fn forced(&self, style: Option<ToolStyle>) -> Option<(String, ResponseFormat)> {
         let Choice::Forced(allowed) = &self.choice else { return None };
         let key = if style == Some(ToolStyle::Bare) { "parameters" } else { "arguments" };
-        let call = |(name, schema): (&String, &Value)| {
-            json!({"type": "object", "properties": {"name": {"const": name}, key: schema}, "required": ["name", key], "additionalProperties": false})
-        };
+        let call = |(name, schema): (&String, &Value)| json!({"type": "object", "properties": {"name": {"const": name}, key: schema}, "required": ["name", key], "additionalProperties": false});
         let calls: Vec<Value> = self.names.iter().zip(&self.schemas).filter(|(name, _)| allowed.contains(name)).map(call).collect();
         let schema = if let [one] = calls.as_slice() { one.clone() } else { json!({"anyOf": calls}) };
         let opening = if style == Some(ToolStyle::Tagged) { format!("{OPEN}\n") } else { String::new() };
@@ -109,14 +107,20 @@ fn check_choice(choice: Option<&Value>, names: &[String]) -> Result<Choice, ApiE
     let Some(choice) = choice.filter(|choice| !choice.is_null()) else { return Ok(Choice::Auto) };
     let name = choice["function"]["name"].as_str().or(choice["name"].as_str());
     let needs_tools = |forced: Choice| {
-        if names.is_empty() { Err(ApiError::invalid("tool_choice", "`tool_choice` asks for a call, but `tools` is empty")) } else { Ok(forced) }
+        if names.is_empty() {
+            Err(ApiError::invalid("tool_choice", "`tool_choice` asks for a call, but `tools` is empty"))
+        } else {
+            Ok(forced)
+        }
     };
     match (choice.as_str(), name) {
         (Some("none"), _) => Ok(Choice::Never),
         (Some("auto"), _) => Ok(Choice::Auto),
         (Some("required"), _) => needs_tools(Choice::Forced(names.to_vec())),
         (None, Some(name)) if names.iter().any(|one| one == name) => Ok(Choice::Forced(vec![name.to_owned()])),
-        (None, Some(name)) => Err(ApiError::invalid("tool_choice", format!("`tool_choice` names {}, which is not in `tools`", quoted(name)))),
+        (None, Some(name)) => {
+            Err(ApiError::invalid("tool_choice", format!("`tool_choice` names {}, which is not in `tools`", quoted(name))))
+        }
         _ => Err(ApiError::invalid("tool_choice", "`tool_choice` must be `none`, `auto`, `required` or name a function")),
     }
 }

@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use tiger_wire::StopChunk;
 use tiger_wire::openai::{
-    ChatCompletion, ChatCompletionRequest, Completion, CompletionRequest, Model, ModelDeleted, ModelList, OpenAiErrorEnvelope, ResponseRequest,
-    StreamOptions,
+    ChatCompletion, ChatCompletionRequest, Completion, CompletionRequest, Model, ModelDeleted, ModelList, OpenAiErrorEnvelope,
+    ResponseRequest, StreamOptions,
 };
 
 use super::{InFlight, models};
@@ -17,10 +17,10 @@ use crate::auth::Caller;
 use crate::error::{ApiError, ApiJson};
 use crate::generation::Finished;
 use crate::openai::answer::{self, Head};
+use crate::openai::chat;
 use crate::openai::completions::{self, CompletionFrames};
 use crate::openai::frames::ChatFrames;
 use crate::openai::responses::{self, ResponseFrames};
-use crate::openai::chat;
 use crate::router::random_id;
 use crate::routes::generate::too_long;
 use crate::stream::respond;
@@ -68,13 +68,14 @@ pub async fn chat_completions(
     let checked = chat::check(&app, caller, flight.started(), request).await?;
     let head = head(&app, "chatcmpl", checked.plan.model());
     let front = checked.plan.front().await?;
+    let tools = checked.tools.clone();
     if !streamed {
-        let finished = within(&app, async { checked.plan.start(&app, None).await?.finish(&app, None).await }).await?;
-        let answer = answer::chat(head, &front, checked.tools.as_ref(), finished.samples, &finished.usage);
+        let finished = within(&app, async { checked.start(&app).await?.finish(&app, None).await }).await?;
+        let answer = answer::chat(head, &front, tools.as_ref(), finished.samples, &finished.usage);
         return Ok(Json(answer).into_response());
     }
-    let frames = ChatFrames::new(head, front, checked.tools, include_usage);
-    let run = checked.plan.start(&app, None).await?;
+    let frames = ChatFrames::new(head, front, tools, include_usage);
+    let run = checked.start(&app).await?;
     let (request_id, cut) = (flight.request_id.clone(), app.cut_signal());
     Ok(respond(frames, request_id, cut, move |sink| async move { Ok(StopChunk::Generate(run.finish(&app, Some(&sink)).await?.stop()?)) }))
 }
@@ -107,13 +108,13 @@ pub async fn complete(
     let (streamed, include_usage) = (request.stream.unwrap_or(false), wants_usage(request.stream_options.as_ref()));
     let (plan, front, prompt) = completions::check(&app, caller, flight.started(), request).await?;
     let head = head(&app, "cmpl", plan.model());
-    let run = plan.begin(&app, Arc::clone(&front), prompt, None)?;
+    let run = plan.begin(&app, Arc::clone(&front), prompt, None).map_err(completions::rename)?;
     if !streamed {
         let finished = within(&app, run.finish(&app, None)).await?;
-        return Ok(Json(completions::answer(&head, &finished.samples, &finished.usage)).into_response());
+        return Ok(Json(completions::answer(&head, &front, &finished.samples, &finished.usage)).into_response());
     }
     let (request_id, cut) = (flight.request_id.clone(), app.cut_signal());
-    let frames = CompletionFrames::new(head, include_usage);
+    let frames = CompletionFrames::new(head, front, include_usage);
     Ok(respond(frames, request_id, cut, move |sink| async move { Ok(StopChunk::Generate(run.finish(&app, Some(&sink)).await?.stop()?)) }))
 }
 
@@ -144,15 +145,15 @@ pub async fn respond_text(
 ) -> Result<Response, ApiError> {
     let streamed = request.stream.unwrap_or(false);
     let checked = responses::check(&app, caller, flight.started(), request).await?;
-    let head = head(&app, "resp", checked.plan.model());
+    let (head, echo) = (head(&app, "resp", checked.chat.plan.model()), checked.echo.clone());
     if !streamed {
-        let finished = within(&app, async { checked.plan.start(&app, None).await?.finish(&app, None).await }).await?;
+        let finished = within(&app, async { checked.start(&app).await?.finish(&app, None).await }).await?;
         let sample = finished.samples.first().ok_or_else(|| ApiError::internal("a request without samples"))?;
-        return Ok(Json(responses::answer(&head, sample, &finished.usage)).into_response());
+        return Ok(Json(responses::answer(&head, &echo, sample, &finished.usage)).into_response());
     }
-    let run = checked.plan.start(&app, None).await?;
+    let run = checked.start(&app).await?;
     let (request_id, cut) = (flight.request_id.clone(), app.cut_signal());
-    let frames = ResponseFrames::new(head);
+    let frames = ResponseFrames::new(head, echo);
     Ok(respond(frames, request_id, cut, move |sink| async move { Ok(StopChunk::Generate(run.finish(&app, Some(&sink)).await?.stop()?)) }))
 }
 
