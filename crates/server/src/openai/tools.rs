@@ -194,3 +194,7 @@ impl CallReader {
         Some(ToolCall { id: random_id("call"), kind: "function".to_owned(), function })
     }
 }
+
+#[cfg(test)]
+#[path = "tools_tests.rs"]
+mod tests;
