@@ -138,6 +138,10 @@ async fn log_probabilities_are_those_of_the_text() {
             assert!(top.is_sorted_by(|a, b| number(a) >= number(b)), "{top:?}");
             let sum: f64 = top.iter().map(|one| number(one).exp()).sum();
             assert!(sum > 0.0 && sum <= 1.0 + 1e-5, "{sum}");
+            // Only tokens without bytes (padding of the vocabulary) share them.
+            if bytes(token).is_empty() {
+                continue;
+            }
             match top.iter().find(|one| one["bytes"] == token["bytes"]) {
                 Some(one) => {
                     assert_eq!(one["logprob"], token["logprob"]);
