@@ -159,7 +159,7 @@ impl CallReader {
             return at;
         }
         let white = self.held.len() - self.held.trim_start().len();
-        if !self.spoke && self.held[white..].starts_with(['{', '[']) {
+        if !self.spoke && (white == self.held.len() || self.held[white..].starts_with(['{', '['])) {
             return 0;
         }
         let partial = (1..OPEN.len()).rev().find(|&n| self.held.ends_with(&OPEN[..n])).unwrap_or(0);
