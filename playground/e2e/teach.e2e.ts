@@ -191,7 +191,7 @@ test('a rule of length counts, so that rounds by themselves reach it', async () 
   await button(page, 'Use six examples').click();
   await getAnswers(page);
   await button(page, 'Own rule').click();
-  await page.getByRole('radio', { name: 'Are short' }).check({ force: true });
+  await page.locator('label', { hasText: 'Are short' }).click();
   await page.getByLabel('Words at most').fill('');
   await page.getByText('Enter a whole number from 1.').waitFor();
   expect(await button(page, 'Rate by this rule').isDisabled()).toBe(true);
