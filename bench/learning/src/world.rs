@@ -168,7 +168,7 @@ impl World {
         let mut said = vec![Said { text: String::new(), tokens: Vec::new(), logprobs: Vec::new() }; samples as usize];
         loop {
             match generation.events.blocking_recv() {
-                Some(Event::Token { sample, id, logprob }) => {
+                Some(Event::Token { sample, id, logprob, .. }) => {
                     said[sample as usize].tokens.push(id);
                     said[sample as usize].logprobs.push(logprob);
                 }
