@@ -1,8 +1,6 @@
 //! Adapters that PEFT made, with ranks, scales and modules of all kinds, give PEFT's logits here; and what is exported of them is what PEFT
 //! loaded and found the same logits with (`golden/peft/make.py`).
 
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
-
 use std::path::PathBuf;
 
 use tiger_formats::peft::{self, CONFIG_FILE, WEIGHTS_FILE};
