@@ -59,6 +59,24 @@ export function fakeAnswers({ chunks = [], reasoning = [], every = 1, chunk = 1,
   };
 }
 
+/** About `tokens` pieces of Markdown that are one single block. */
+export function longBlock(kind: 'list' | 'numbers' | 'table' | 'quote' | 'code', tokens: number): string[] {
+  const parts = { list: [''], numbers: [''], table: ['| name | number | code | words |\n|---|--:|---|---|\n'], quote: [''], code: ['```python\n'] }[kind];
+  for (let at = 1, size = 0; size < tokens * 4; at++) {
+    const part = {
+      list: `- the **tiger** of number ${at} walks along a \`quiet\` river\n  - and looks for something\n`,
+      numbers: `${at}. the **tiger** walks along a [quiet](https://example.org/${at}) river\n`,
+      table: `| tiger | ${at} | \`grass\` | **that moves** in it |\n`,
+      quote: `> The tiger of *number* ${at} walks along a quiet river and looks for something.\n>\n`,
+      code: `tiger_${at} = [${at % 9}, "grass"]  # that moves in the tall grass\n`,
+    }[kind];
+    parts.push(part);
+    size += part.length;
+  }
+  parts.push(kind === 'code' ? '```\n\nThe very end.\n' : '\n\nThe very end.\n');
+  return parts.join('').match(/[\s\S]{1,4}/g)!;
+}
+
 /** About `tokens` pieces of Markdown: headings, lists, code, a long table, paragraphs; always the same. */
 export function longMarkdown(tokens: number): string[] {
   const words = 'the tiger walks along a quiet river and looks for something that moves in the tall grass'.split(' ');

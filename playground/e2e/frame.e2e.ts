@@ -68,3 +68,24 @@ test('at 360 px the menu opens and closes behind a link', async () => {
   await expect.poll(() => visit.page.getByRole('link', { name: 'Usage', exact: true }).isVisible()).toBe(false);
   await visit.close();
 });
+
+test.skipIf(!!process.env.E2E_DEV)('the watch over every journey notices errors, policy violations and foreign requests', async () => {
+  const visit = await server.visit(browser);
+  await visit.page.goto(server.url('/keys'));
+  await visit.page.getByRole('heading', { level: 1 }).waitFor();
+  visit.expectQuiet();
+  await visit.page.evaluate(() => {
+    console.error('made on purpose');
+    document.body.insertAdjacentHTML('beforeend', '<p style="color: red">inline</p><img src="http://127.0.0.1:9/x.png" alt="" />');
+    setTimeout(() => {
+      throw new Error('thrown on purpose');
+    });
+  });
+  const noticed = (pattern: RegExp) => expect.poll(() => visit.problems.some((problem) => pattern.test(problem))).toBe(true);
+  await noticed(/^console: made on purpose/);
+  await noticed(/^exception: .*thrown on purpose/);
+  await noticed(/^console: .*Content Security Policy.*style/);
+  await noticed(/^console: .*Content Security Policy.*(img|image)|left the origin: http:\/\/127\.0\.0\.1:9/);
+  expect(() => visit.expectQuiet()).toThrow();
+  await visit.context.close();
+});

@@ -63,6 +63,23 @@ for (const [width, height] of [
   });
 }
 
+test('an idle page asks little: at most four requests in three seconds', async () => {
+  const visit = await server.visit(browser);
+  for (const path of paths) {
+    await open(visit, path);
+    // What it asks to be complete has been asked by now.
+    await visit.page.waitForTimeout(500);
+    const asked: string[] = [];
+    const note = (request: { url(): string }) => asked.push(request.url());
+    visit.page.on('request', note);
+    await visit.page.waitForTimeout(3000);
+    visit.page.off('request', note);
+    expect(asked.length, `${path}: ${asked.join(' ')}`).toBeLessThanOrEqual(4);
+    if (path === '/usage') expect(asked.length, path).toBeGreaterThan(0);
+  }
+  await visit.close();
+});
+
 test.skipIf(!!process.env.E2E_DEV)('the first load stays within its budget', async () => {
   const visit = await server.visit(browser);
   let bytes = 0;

@@ -13,6 +13,9 @@ const SIZES = [
   { name: 'narrow', width: 390, height: 844 },
 ];
 
+/** A model that is trained for its picture, and made anew for the next. */
+const SAILOR = { name: 'Sailor', id: 'sailor' };
+
 /** What is done on a page before its picture. */
 type Before = (page: Page) => Promise<void>;
 
@@ -33,7 +36,11 @@ test('pictures', async () => {
     ['chat', `/chat/${guide}`],
     ['chat-branches', `/chat/${capitals}`],
     ['chat-new', '/chat'],
-    ['teach', '/teach?model=tiger-nano', teach],
+    ['teach', '/teach?model=tiger-nano'],
+    ['teach-rated', `/teach?model=${SAILOR.id}`, rated],
+    ['teach-trained', `/teach?model=${SAILOR.id}`, trained],
+    ['model-history', `/models/${PIRATE.id}?view=history`],
+    ['model-compare', `/models/${PIRATE.id}?view=compare`],
     ['models', '/models'],
     ['model', `/models/${PIRATE.id}`],
     ['keys', '/keys'],
@@ -47,6 +54,7 @@ test('pictures', async () => {
       const visit = await server.visit(browser, options);
       for (const [name, path, before] of pages) {
         if (ONLY && !ONLY.split(',').includes(name)) continue;
+        if (path.includes(SAILOR.id)) await makeSailor(server);
         await visit.page.goto(server.url(path));
         await settle(visit.page);
         await before?.(visit.page);
@@ -68,7 +76,30 @@ test('pictures', async () => {
   await server.stop();
 });
 
-/** One round: examples, answers, a rule. Filled in with the page's own words. */
-async function teach(page: Page): Promise<void> {
-  await settle(page);
+async function makeSailor(server: Server): Promise<void> {
+  await server.call('DELETE', `/v1/models/${SAILOR.id}`).catch(() => undefined);
+  await server.call('POST', '/v1/models', { name: SAILOR.name, description: '', parent_model: 'tiger-nano', seed: 5 });
+}
+
+/** Answers to the six examples, rated by a rule. */
+async function rated(page: Page): Promise<void> {
+  await page.getByRole('button', { name: 'Use six examples', exact: true }).click();
+  await page.getByRole('button', { name: 'Get answers', exact: true }).click();
+  await page.getByRole('group', { name: 'Rate by a rule' }).getByRole('button', { name: 'Pirate' }).click();
+  await page.getByRole('status').filter({ hasText: /rated · ready/ }).waitFor();
+  await page.getByRole('heading', { name: 'Rate', exact: true }).scrollIntoViewIfNeeded();
+  await page.evaluate(() => document.querySelector('h2')?.closest('section')?.nextElementSibling?.scrollIntoView());
+  await page.waitForTimeout(400);
+}
+
+/** The same, trained once and asked again. */
+async function trained(page: Page): Promise<void> {
+  await rated(page);
+  await page.getByRole('button', { name: 'Train', exact: true }).click();
+  const asked = page.getByRole('heading', { name: 'Same prompts, asked again' });
+  await asked.waitFor();
+  await page.getByText(/of \d+/).last().waitFor();
+  await page.waitForTimeout(1500);
+  await page.getByRole('heading', { name: /^Revision \d+ → \d+$/ }).evaluate((heading) => heading.scrollIntoView());
+  await page.waitForTimeout(400);
 }

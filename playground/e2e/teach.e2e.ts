@@ -48,6 +48,12 @@ async function getAnswers(page: Page, prompt?: string) {
   await expect.poll(() => button(page, 'Get new answers').isEnabled()).toBe(true);
 }
 
+async function getNew(page: Page) {
+  await button(page, 'Get new answers').click();
+  await page.getByRole('status').filter({ hasText: /of \d+ answers/ }).waitFor({ state: 'detached' });
+  await expect.poll(() => button(page, 'Get new answers').isEnabled()).toBe(true);
+}
+
 /** The numbers of "4 of 24". */
 async function shares(page: Page) {
   const lines = await page.getByTestId('share').locator('strong').allTextContents();
@@ -174,6 +180,53 @@ test('rounds by themselves reach what the rule asks for', async () => {
   await page.getByRole('link', { name: 'Usage', exact: true }).click();
   await page.getByRole('link', { name: 'Teach', exact: true }).click();
   await page.getByTestId('share').waitFor();
+  await visit.close();
+});
+
+test('a rule of length counts, so that rounds by themselves reach it', async () => {
+  await server.call('POST', '/v1/models', { name: 'Short', description: '', parent_model: 'tiger-nano' });
+  const visit = await server.visit(browser);
+  const { page } = visit;
+  await open(page, '/teach?model=short');
+  await button(page, 'Use six examples').click();
+  await getAnswers(page);
+  await button(page, 'Own rule').click();
+  await page.locator('label', { hasText: 'Are short' }).click();
+  await page.getByLabel('Words at most').fill('');
+  await page.getByText('Enter a whole number from 1.').waitFor();
+  expect(await button(page, 'Rate by this rule').isDisabled()).toBe(true);
+  await page.getByLabel('Words at most').fill('1');
+  await button(page, 'Rate by this rule').click();
+  await page.getByText(/\d+ of 36 fit the rule/).waitFor();
+  await visit.expectAccessible();
+  await button(page, 'Train until better').click();
+  await page.locator('[data-end]').waitFor();
+  const [before, after] = (await shares(page)) as [number, number];
+  expect(after).toBeGreaterThan(Math.max(0.6, before));
+  await visit.close();
+});
+
+test('new answers do not drop ratings unasked', async () => {
+  const visit = await server.visit(browser);
+  const { page } = visit;
+  await open(page);
+  await getAnswers(page, 'What is 7 plus 5?');
+  // What a rule rated, it rates again.
+  await rateBar(page).getByRole('button', { name: 'Pirate' }).click();
+  await getNew(page);
+  await rateBar(page).getByRole('button', { name: 'Pirate' }).click();
+  await page.getByRole('button', { name: 'Answer 1 is bad' }).click();
+  const dialog = page.getByRole('dialog', { name: 'Leave these ratings?' });
+  await button(page, 'Get new answers').click();
+  await dialog.getByText(/ratings? ha(s|ve) not been trained yet/).waitFor();
+  await visit.expectAccessible();
+  await button(page, 'Keep them').click();
+  expect(await page.getByRole('button', { name: 'Answer 1 is bad' }).getAttribute('aria-pressed')).toBe('true');
+  expect(await page.evaluate(() => document.activeElement?.textContent?.trim())).toBe('Get new answers');
+  await button(page, 'Get new answers').click();
+  await dialog.getByRole('button', { name: 'Get new answers' }).click();
+  await expect.poll(() => page.getByText(/rated · ready|Rate at least one answer/).count()).toBe(1);
+  expect(await page.getByRole('button', { name: 'Answer 1 is bad' }).getAttribute('aria-pressed')).toBe('false');
   await visit.close();
 });
 

@@ -21,7 +21,7 @@ const MAX_TOKENS: u32 = 64;
 /// The one base.
 const BASE: &str = "nano";
 /// A fixed date for templates that show one, so that a run repeats.
-const NOW: Render = Render { ending: Ending::GenerationPrompt, now_unix_s: 1_700_000_000 };
+const NOW: Render<'static> = Render { ending: Ending::GenerationPrompt, tools: None, now_unix_s: 1_700_000_000 };
 
 /// Anything that ends a run.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -158,6 +158,7 @@ impl World {
                 sampling,
                 end_tokens: self.end_tokens.clone(),
                 constraint: None,
+                alternatives: 0,
             })?);
         }
         running.into_iter().map(|generation| self.collect(generation, samples)).collect()

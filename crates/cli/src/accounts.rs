@@ -37,6 +37,16 @@ async fn with_store(store: &Store, global: &Global, command: Accounts) -> Result
             print!("{table}");
             Ok(())
         }
+        Accounts::Owner { name } => {
+            // Refused before anybody types a password.
+            if store.has_owner().await? {
+                return Err(tiger_store::Error::OwnerExists.into());
+            }
+            let password = password(&name).await?;
+            let made = store.create_owner(&name, Some(&password)).await?;
+            eprintln!("{} owns this server; sign in at its address, or make API keys with `tiger keys create NAME`", made.name);
+            if global.json { output::json(&json!({"id": made.id.0, "name": made.name})) } else { Ok(()) }
+        }
         Accounts::Password { name } => {
             let Some(account) = accounts.into_iter().find(|account| account.name.eq_ignore_ascii_case(&name)) else {
                 return Err(Failure { message: format!("there is no account {name:?}; `tiger accounts ls` lists them"), code: NOT_FOUND });

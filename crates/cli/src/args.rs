@@ -493,6 +493,11 @@ pub enum Keys {
 pub enum Accounts {
     /// All accounts, oldest first
     Ls,
+    /// Make the owner's account, its password read from standard input: for a machine without a browser, before it listens on a public address
+    Owner {
+        /// Name to sign in with
+        name: String,
+    },
     /// Set an account's password, read from standard input, and end its sessions
     Password {
         /// Name to sign in with

@@ -190,6 +190,25 @@ fn keys_work_while_the_server_is_up_and_revoking_ends_them() {
     assert_eq!(run(&mut server.tiger(&["keys", "revoke", "999"])).status.code(), Some(5));
 }
 
+/// Runs a command that reads `typed` from standard input.
+fn typed_into(data: &Path, args: &[&str], typed: &str) -> Output {
+    let mut child = tiger(data).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A command that ended before it read says so by its exit code.
+    let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), typed.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn the_owner_is_made_once_from_the_command_line() {
+    let data = tempfile::tempdir().unwrap();
+    let make = |name: &str, typed: &str| typed_into(data.path(), &["accounts", "owner", name], typed);
+    assert!(err(&make("Ada", "short\n")).contains("at least 8"));
+    assert!(make("Ada", "correct horse battery\n").status.success());
+    assert!(ok(run(tiger(data.path()).args(["accounts", "ls"]))).contains("Ada"));
+    let again = make("Eve", "correct horse battery\n");
+    assert!(!again.status.success() && err(&again).contains("owner"), "{}", err(&again));
+}
+
 #[test]
 fn a_forgotten_password_is_set_from_the_command_line() {
     let data = tempfile::tempdir().unwrap();
@@ -202,18 +221,7 @@ fn a_forgotten_password_is_set_from_the_command_line() {
     let listed: serde_json::Value = serde_json::from_str(&ok(run(tiger(data.path()).args(["accounts", "ls", "--json"])))).unwrap();
     assert_eq!((listed[0]["name"].as_str(), listed[0]["has_password"].as_bool()), (Some("Ada"), Some(true)));
     assert!(ok(run(tiger(data.path()).args(["accounts", "ls"]))).contains("Ada"));
-    let set = |name: &str, typed: &str| {
-        let mut child = tiger(data.path())
-            .args(["accounts", "password", name])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A command that ended before it read says so by its exit code.
-        let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), typed.as_bytes());
-        child.wait_with_output().unwrap()
-    };
+    let set = |name: &str, typed: &str| typed_into(data.path(), &["accounts", "password", name], typed);
     let session = runtime.block_on(async {
         let account = store.verify_password("ada", "correct horse battery").await.unwrap().unwrap();
         store.create_session(account.id, 100.0).await.unwrap()

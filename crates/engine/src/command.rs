@@ -13,7 +13,7 @@ use tiger_model::{Adapter, Model};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use crate::request::{AdapterId, BaseId, EngineError, Event, GenerateRequest, Generation, TrainEvent, Training};
+use crate::request::{AdapterId, BaseId, EngineError, Event, GenerateRequest, Generation, MAX_ALTERNATIVES, TrainEvent, Training};
 use crate::source::Source;
 use crate::train::{TrainRequest, validate};
 use crate::worker::Worker;
@@ -388,6 +388,9 @@ fn check_generate(request: &GenerateRequest) -> Result<(), String> {
     }
     if request.samples == 0 || request.samples > MAX_SAMPLES {
         return Err(format!("{} samples were asked for: give 1 to {MAX_SAMPLES}", request.samples));
+    }
+    if request.alternatives > MAX_ALTERNATIVES {
+        return Err(format!("{} alternatives were asked for: give at most {MAX_ALTERNATIVES}", request.alternatives));
     }
     if request.max_tokens == 0 {
         return Err("max_tokens is 0: give at least 1".into());

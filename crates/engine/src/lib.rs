@@ -11,7 +11,8 @@ mod worker;
 
 pub use command::{Config, Engine, Handle, Rejected, Speculation, Status};
 pub use request::{
-    AdapterId, BaseId, Constraint, EngineError, Event, FinishReason, GenerateRequest, Generation, Sampling, TokenMask, TrainEvent, Training,
+    AdapterId, BaseId, Constraint, EngineError, Event, FinishReason, GenerateRequest, Generation, MAX_ALTERNATIVES, Sampling, TokenMask,
+    TrainEvent, Training,
 };
 pub use source::{Progress, Source};
 pub use train::{

@@ -67,7 +67,12 @@ pub struct GenerateRequest {
     pub end_tokens: Vec<u32>,
     /// Grammar, if any.
     pub constraint: Option<ConstraintFactory>,
+    /// How many of the most probable tokens are told beside each drawn one; at most [`MAX_ALTERNATIVES`].
+    pub alternatives: usize,
 }
+
+/// Most alternatives of a token: each answer's size grows with it.
+pub const MAX_ALTERNATIVES: usize = 64;
 
 /// Why a continuation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +108,8 @@ pub enum Event {
         id: u32,
         /// Natural log of its probability at temperature 1, untruncated.
         logprob: f32,
+        /// The most probable tokens in its place with theirs, falling; as many as were asked for.
+        alternatives: Vec<(u32, f32)>,
     },
     /// A sample ended.
     Finished {

@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use common::*;
-use tiger_engine::{Config, Constraint, Event, FinishReason, GenerateRequest, Sampling, Speculation, Status, TokenMask};
+use tiger_engine::{Config, Constraint, Event, FinishReason, GenerateRequest, Rejected, Sampling, Speculation, Status, TokenMask};
 use tiger_model::Precision;
 
 fn under(speculation: Speculation) -> Config {
@@ -54,6 +54,40 @@ fn the_same_bits_at_every_temperature_and_filter() {
             assert!(status.accepted_tokens > 10 || !repeats, "{name}: no draft was right: {status:?}");
         }
     }
+}
+
+#[test]
+fn alternatives_are_the_most_probable_tokens_with_and_without_drafts() {
+    for (temperature, alternatives) in [(0.0, 1), (0.04, 5), (1.0, VOCAB as usize), (1.0, 20)] {
+        let asked = || GenerateRequest {
+            samples: 3,
+            max_tokens: 40,
+            sampling: sampling(temperature, 1.0, 0, 0.0),
+            alternatives: alternatives.min(64),
+            ..request(prompt(37, 2))
+        };
+        let (answer, _) = check_same(&format!("{alternatives} alternatives"), &config(), asked);
+        let plain = check_same("none", &config(), || GenerateRequest { alternatives: 0, ..asked() }).0;
+        for (sample, told) in &answer.answers {
+            assert_eq!(told.tokens, plain.answers[sample].tokens, "telling changes nothing");
+            assert_eq!(told.alternatives.len(), told.tokens.len());
+            for ((id, logprob), others) in told.tokens.iter().zip(&told.alternatives) {
+                assert_eq!(others.len(), alternatives.min(64));
+                let numbers: Vec<f32> = others.iter().map(|(_, logprob)| f32::from_bits(*logprob)).collect();
+                assert!(numbers.is_sorted_by(|a, b| a >= b), "{numbers:?}");
+                let sum: f64 = numbers.iter().map(|logprob| f64::from(*logprob).exp()).sum();
+                assert!(sum > 0.0 && sum < 1.0 + 1e-5, "{sum}");
+                match others.iter().find(|(other, _)| other == id) {
+                    Some((_, theirs)) => assert_eq!(theirs, logprob, "one token, one log-prob"),
+                    None => assert!(f32::from_bits(*logprob) <= numbers[numbers.len() - 1]),
+                }
+                assert!(temperature > 0.0 || others[0].0 == *id, "greedy takes the first");
+            }
+        }
+    }
+    let (_engine, handle) = engine(config());
+    let refused = handle.generate(GenerateRequest { alternatives: 65, ..request(prompt(3, 1)) });
+    assert!(matches!(refused, Err(Rejected::Invalid(message)) if message.contains("at most 64")));
 }
 
 #[test]
@@ -190,7 +224,7 @@ fn a_cancelled_sample_leaves_the_others_alone() {
     let mut got = Collected::default();
     loop {
         match next(&mut generation).unwrap() {
-            Event::Token { sample, id, logprob } => {
+            Event::Token { sample, id, logprob, .. } => {
                 let answer = got.answers.entry(sample).or_default();
                 answer.tokens.push((id, logprob.to_bits()));
                 if sample == 1 && answer.tokens.len() == 9 {

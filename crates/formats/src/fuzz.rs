@@ -67,7 +67,7 @@ pub fn template(data: &[u8]) {
 fn render(template: &ChatTemplate) {
     let messages = [Message::new("system", "Be brief."), Message::new("user", "Hi <b>"), Message::new("assistant", "<think>x</think>y")];
     for ending in [Ending::Closed, Ending::GenerationPrompt, Ending::ContinueFinal] {
-        let _ = template.render(&messages, &Render { ending, now_unix_s: 0 });
+        let _ = template.render(&messages, &Render { ending, tools: None, now_unix_s: 0 });
     }
 }
 

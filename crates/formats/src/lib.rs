@@ -32,5 +32,5 @@ pub use modules::Module;
 pub use packed::PackedFile;
 pub use peft::Adapter;
 pub use safetensors::{Dtype, SafeTensors, TensorView};
-pub use template::{ChatTemplate, Ending, Message, Render};
+pub use template::{ChatTemplate, Ending, Message, Render, ToolStyle};
 pub use tokenizer::{DecodeStream, Tokenizer};

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use minijinja::{Environment, ErrorKind, Value};
+use serde_json::{Map, Value as Json};
 
 use crate::error::{FormatError, quoted};
 use crate::fields::{Fields, parse_object, read_optional};
@@ -48,22 +49,57 @@ const SPECIAL_TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "pad_t
 const CONTINUE_MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
 /// One message as templates see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Message {
-    /// `system`, `user` or `assistant`; the template decides which orders it takes.
+    /// `system`, `user`, `assistant` or `tool`; the template decides which orders it takes.
     pub role: String,
     /// Text.
     pub content: String,
+    /// What else templates may look at: `tool_calls`, `tool_call_id`, `name`.
+    pub fields: Map<String, Json>,
 }
 
 impl Message {
     /// A message from borrowed parts.
     pub fn new(role: &str, content: &str) -> Self {
-        Self { role: role.to_owned(), content: content.to_owned() }
+        Self { role: role.to_owned(), content: content.to_owned(), fields: Map::new() }
     }
 
     fn as_value(&self) -> Value {
-        Value::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())])
+        let fields = self.fields.iter().map(|(name, value)| (name.as_str(), json::from_json(value)));
+        let own = [("role", Value::from(self.role.as_str())), ("content", Value::from(self.content.as_str()))];
+        Value::from_pairs(own.into_iter().chain(fields))
+    }
+
+    /// Bytes of text, for the limits of a render.
+    fn bytes(&self) -> usize {
+        let fields = if self.fields.is_empty() { 0 } else { Json::Object(self.fields.clone()).to_string().len() };
+        self.role.len() + self.content.len() + fields
+    }
+}
+
+/// How a model writes a call of a tool, told by its template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToolStyle {
+    /// `<tool_call>` JSON `</tool_call>`: Hermes, Qwen.
+    Tagged,
+    /// `[TOOL_CALLS]` and a JSON array: Mistral.
+    Listed,
+    /// The whole answer is one JSON object with `parameters`: Llama 3.1.
+    Bare,
+}
+
+impl ToolStyle {
+    fn of(source: &str) -> Option<ToolStyle> {
+        if !source.contains("tools") {
+            None
+        } else if source.contains("<tool_call>") {
+            Some(ToolStyle::Tagged)
+        } else if source.contains("[TOOL_CALLS]") {
+            Some(ToolStyle::Listed)
+        } else {
+            Some(ToolStyle::Bare)
+        }
     }
 }
 
@@ -80,9 +116,11 @@ pub enum Ending {
 
 /// What a render depends on beside the messages.
 #[derive(Debug, Clone, Copy)]
-pub struct Render {
+pub struct Render<'a> {
     /// How the text ends.
     pub ending: Ending,
+    /// Tools as the template is to show them: an array of `{"type": "function", "function": {…}}`.
+    pub tools: Option<&'a Json>,
     /// The time that templates see as now, seconds since 1970-01-01 UTC. Given, so that renders are reproducible.
     pub now_unix_s: i64,
 }
@@ -115,6 +153,7 @@ pub struct PromptParts {
 pub struct ChatTemplate {
     env: Environment<'static>,
     source: String,
+    tool_style: Option<ToolStyle>,
     special_tokens: BTreeMap<&'static str, String>,
     threads: Threads,
 }
@@ -174,12 +213,17 @@ impl ChatTemplate {
         let env = isolated(&threads, steps, move || env::environment(&text).map_err(|e| format!("does not compile: {e}")))
             .unwrap_or_else(|problem| Err(problem.to_owned()))
             .map_err(|problem| FormatError::invalid(file, "chat_template", problem))?;
-        Ok(Self { env, source: source.to_owned(), special_tokens, threads })
+        Ok(Self { env, source: source.to_owned(), tool_style: ToolStyle::of(source), special_tokens, threads })
     }
 
     /// The template as written.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// How the model writes a call of a tool; `None` when the template does not show tools.
+    pub fn tool_style(&self) -> Option<ToolStyle> {
+        self.tool_style
     }
 
     /// A special token's string by its name, such as `eos_token`.
@@ -188,7 +232,7 @@ impl ChatTemplate {
     }
 
     /// The text of a conversation. [`FormatError::TemplateRaised`] when the template refuses the messages.
-    pub fn render(&self, messages: &[Message], how: &Render) -> Result<String, FormatError> {
+    pub fn render(&self, messages: &[Message], how: &Render<'_>) -> Result<String, FormatError> {
         let (steps, render) = self.prepare(messages, how)?;
         isolated(&self.threads, steps, render).unwrap_or_else(|problem| Err(run_error(problem)))
     }
@@ -198,7 +242,7 @@ impl ChatTemplate {
     pub fn render_then(
         &self,
         messages: &[Message],
-        how: &Render,
+        how: &Render<'_>,
         done: impl FnOnce(Result<String, FormatError>) + Send + 'static,
     ) -> Result<Rendering, FormatError> {
         let (steps, render) = self.prepare(messages, how)?;
@@ -209,7 +253,7 @@ impl ChatTemplate {
     fn prepare(
         &self,
         messages: &[Message],
-        how: &Render,
+        how: &Render<'_>,
     ) -> Result<(u64, impl FnOnce() -> Result<String, FormatError> + Send + 'static + use<>), FormatError> {
         let mut marked = None;
         if how.ending == Ending::ContinueFinal {
@@ -237,7 +281,7 @@ impl ChatTemplate {
     /// [`FormatError::NotAPrefix`] when the template shows the prompt differently once a response follows (reasoning
     /// templates that open a thinking block or drop one from the history): then tokenise the prompt, the response
     /// and [`Self::end_of_turn`] one by one. `how.ending` is not looked at.
-    pub fn prompt_parts(&self, messages: &[Message], response: &str, how: &Render) -> Result<PromptParts, FormatError> {
+    pub fn prompt_parts(&self, messages: &[Message], response: &str, how: &Render<'_>) -> Result<PromptParts, FormatError> {
         let prompt = self.render(messages, &Render { ending: Ending::GenerationPrompt, ..*how })?;
         let full = self.render(&with_response(messages, response), &Render { ending: Ending::Closed, ..*how })?;
         match full.strip_prefix(&prompt) {
@@ -253,7 +297,7 @@ impl ChatTemplate {
     }
 
     /// What the template puts behind an assistant's text: the end-of-turn token, for some families a line break.
-    pub fn end_of_turn(&self, messages: &[Message], how: &Render) -> Result<String, FormatError> {
+    pub fn end_of_turn(&self, messages: &[Message], how: &Render<'_>) -> Result<String, FormatError> {
         let finished = with_response(messages, "x");
         let open = self.render(&finished, &Render { ending: Ending::ContinueFinal, ..*how })?;
         let closed = self.render(&finished, &Render { ending: Ending::Closed, ..*how })?;
@@ -261,14 +305,15 @@ impl ChatTemplate {
         end.ok_or_else(|| cannot_continue("it changes the text of the last message"))
     }
 
-    fn run(&self, messages: &[Message], how: &Render) -> (u64, impl FnOnce() -> Result<String, FormatError> + Send + 'static + use<>) {
-        let input_bytes: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
+    fn run(&self, messages: &[Message], how: &Render<'_>) -> (u64, impl FnOnce() -> Result<String, FormatError> + Send + 'static + use<>) {
+        let tools_bytes = how.tools.map_or(0, |tools| tools.to_string().len());
+        let input_bytes = messages.iter().map(Message::bytes).sum::<usize>() + tools_bytes;
         let steps = BASE_STEPS + messages.len() as u64 * STEPS_PER_MESSAGE + input_bytes as u64 / INPUT_BYTES_PER_STEP;
         let steps = steps.min(MAX_STEPS);
         let mut context: BTreeMap<&str, Value> =
             self.special_tokens.iter().map(|(name, token)| (*name, Value::from(token.as_str()))).collect();
         context.insert("messages", messages.iter().map(Message::as_value).collect());
-        context.insert("tools", Value::from(()));
+        context.insert("tools", how.tools.map_or(Value::from(()), json::from_json));
         context.insert("documents", Value::from(()));
         context.insert("add_generation_prompt", Value::from(how.ending == Ending::GenerationPrompt));
         // A clone shares the compiled template; its steps and its clock are this render's own.

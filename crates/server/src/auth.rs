@@ -130,7 +130,7 @@ where
 fn missing_key() -> ApiError {
     unauthorized(
         ErrorCode::MissingKey,
-        "no API key; send the header `Authorization: Bearer $TIGER_API_KEY` (keys are made in the Playground under ApiKeys, or with `tiger key create`)",
+        "no API key; send the header `Authorization: Bearer $TIGER_API_KEY` (keys are made in the Playground under ApiKeys, or with `tiger keys create`)",
     )
 }
 

@@ -119,6 +119,11 @@ impl Front {
         Ok(Front { tokenizer, template, end_tokens, reasoning, vocab: facts.architecture.vocab, tok_env: OnceCell::new() })
     }
 
+    /// Largest token id + 1.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
     /// The vocabulary for grammars, made on first use.
     pub async fn tok_env(self: &Arc<Front>) -> Result<Arc<TokEnv>, ApiError> {
         let front = Arc::clone(self);

@@ -70,6 +70,16 @@ impl ApiError {
         self.code
     }
 
+    /// Which kind.
+    pub fn kind(&self) -> ErrorType {
+        self.kind
+    }
+
+    /// The field at fault.
+    pub fn named_param(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
     /// For the log of a stream's end.
     pub fn status(&self) -> u16 {
         self.kind.status()

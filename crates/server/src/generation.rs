@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use tiger_engine::{Event, FinishReason, GenerateRequest as EngineRequest, Generation, Sampling, TokenMask};
 use tiger_formats::{Constraint, FormatError};
 use tiger_store::{NewSample, UsageRecord, sha256_hex};
-use tiger_wire::limits::{MAX_SAMPLES, MAX_STOP_STRINGS, MAX_TEMPERATURE};
+use tiger_wire::limits::{MAX_SAMPLES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGPROBS};
 use tiger_wire::{
     Chunk, DeltaChunk, ErrorCode, GenerateRequest, GenerateResponse, GenerateStop, Message, ResponseFormat, ResponseFormatType, Role,
-    Sample, StopReason, StreamedSample, TokenLogprob, Usage,
+    Sample, StopReason, StreamedSample, TokenLogprob, TopToken, Usage,
 };
 
 use crate::app::App;
@@ -19,7 +19,7 @@ use crate::bases::Front;
 use crate::error::ApiError;
 use crate::limits::{SCHEMA_BYTES, STOP_BYTES, TOP_K};
 use crate::metrics;
-use crate::prompt::{self, Prompt};
+use crate::prompt::{self, Conversation, Prompt};
 use crate::router::random_id;
 use crate::stream::{ChunkSender, HungUp};
 use crate::target::Target;
@@ -30,13 +30,15 @@ pub struct Plan {
     caller: Caller,
     started: Instant,
     target: Target,
-    messages: Vec<Message>,
+    conversation: Conversation,
     sampling: Sampling,
     /// As asked, else the model's own.
     max_tokens: Option<u32>,
     stops: Vec<String>,
     samples: u32,
     logprobs: bool,
+    /// Told beside each token.
+    alternatives: usize,
     format: ResponseFormat,
 }
 
@@ -48,8 +50,19 @@ impl Plan {
     }
 
     /// The same for a model that is found already.
-    pub fn of(app: &App, target: Target, (caller, started): (Caller, Instant), request: GenerateRequest) -> Result<Plan, ApiError> {
+    pub fn of(app: &App, target: Target, who: (Caller, Instant), request: GenerateRequest) -> Result<Plan, ApiError> {
         prompt::check_messages(&request.messages, "messages", app.limits().messages)?;
+        let conversation = Conversation::of(&request.messages);
+        Plan::with(target, who, (request, conversation))
+    }
+
+    /// The same for a conversation of another dialect; `messages` of the request are not looked at.
+    pub fn with(
+        target: Target,
+        (caller, started): (Caller, Instant),
+        (request, conversation): (GenerateRequest, Conversation),
+    ) -> Result<Plan, ApiError> {
+        let alternatives = check_alternatives(&request)?;
         let samples = request.n.unwrap_or(1);
         if samples == 0 || samples > MAX_SAMPLES {
             return Err(ApiError::invalid("n", format!("`n` is {samples}; it must be between 1 and {MAX_SAMPLES}")));
@@ -66,14 +79,25 @@ impl Plan {
             caller,
             started,
             target,
-            messages: request.messages,
+            conversation,
             sampling,
             max_tokens: request.max_tokens.or(own_max),
             stops,
             samples,
             logprobs: request.logprobs,
+            alternatives,
             format,
         })
+    }
+
+    /// Id of the model and its revision.
+    pub fn model(&self) -> (String, u64) {
+        (self.target.id().to_owned(), self.target.revision())
+    }
+
+    /// The base's tokenizer and template.
+    pub async fn front(&self) -> Result<Arc<Front>, ApiError> {
+        self.target.base().front().await
     }
 
     /// Whether [`Plan::start`] will not have to wait for a tokenizer.
@@ -89,7 +113,7 @@ impl Plan {
         }
         let front = base.front().await?;
         let constraint = constraint(&front, &self.format).await?;
-        let prompt = prompt::prompt(Arc::clone(&front), &self.messages, app.config().clock.unix_s(), constraint.is_some()).await?;
+        let prompt = prompt::prompt(Arc::clone(&front), &self.conversation, app.config().clock.unix_s(), constraint.is_some()).await?;
         self.begin(app, front, prompt, constraint)
     }
 
@@ -106,9 +130,13 @@ impl Plan {
             sampling: self.sampling,
             end_tokens: front.end_tokens.clone(),
             constraint,
+            alternatives: self.alternatives,
         };
         let generation = app.engine().generate(request)?;
-        let samples = (0..self.samples).map(|_| Track::new(&front, &prompt, &self.stops)).collect();
+        // Text that goes on without a template is given as it is, thoughts and their marks included.
+        let splits = front.reasoning && !self.conversation.messages.is_empty();
+        let split = splits.then(|| ThinkSplit::new(prompt.opens_thought));
+        let samples = (0..self.samples).map(|_| Track::new(&front, split.clone(), &self.stops)).collect();
         Ok(Run { plan: self, front, prompt, generation, samples, cached_tokens: 0, output_tokens: 0 })
     }
 
@@ -125,6 +153,17 @@ impl Plan {
         let left = u32::try_from(context - used).unwrap_or(u32::MAX);
         Ok(self.max_tokens.map_or(left, |max| max.min(left)))
     }
+}
+
+fn check_alternatives(request: &GenerateRequest) -> Result<usize, ApiError> {
+    let Some(asked) = request.top_logprobs.filter(|asked| *asked > 0) else { return Ok(0) };
+    if asked > MAX_TOP_LOGPROBS {
+        return Err(ApiError::invalid("top_logprobs", format!("`top_logprobs` is {asked}; it must be between 0 and {MAX_TOP_LOGPROBS}")));
+    }
+    if !request.logprobs {
+        return Err(ApiError::invalid("top_logprobs", "`top_logprobs` needs `logprobs` to be true"));
+    }
+    Ok(asked as usize)
 }
 
 fn check_stops(stops: &[String]) -> Result<Vec<String>, ApiError> {
@@ -252,6 +291,7 @@ struct Track {
     assembler: Assembler,
     tokens: Vec<u32>,
     logprobs: Vec<f32>,
+    alternatives: Vec<Vec<(u32, f32)>>,
     content: String,
     reasoning: Option<String>,
     finish: Option<StopReason>,
@@ -261,14 +301,14 @@ struct Track {
 }
 
 impl Track {
-    fn new(front: &Front, prompt: &Prompt, stops: &[String]) -> Track {
-        let split = front.reasoning.then(|| ThinkSplit::new(prompt.opens_thought));
+    fn new(front: &Front, split: Option<ThinkSplit>, stops: &[String]) -> Track {
         Track {
+            reasoning: split.is_some().then(String::new),
             assembler: Assembler::new(front.tokenizer.decode_stream(), split, stops),
             tokens: Vec::new(),
             logprobs: Vec::new(),
+            alternatives: Vec::new(),
             content: String::new(),
-            reasoning: front.reasoning.then(String::new),
             finish: None,
             sent: 0,
             first: None,
@@ -283,15 +323,21 @@ impl Track {
     }
 
     fn entries(&self, front: &Front, from: usize, to: usize) -> Vec<TokenLogprob> {
-        let pairs = self.tokens.iter().zip(&self.logprobs).take(to).skip(from);
-        pairs
-            .map(|(&token_id, &logprob)| {
-                let token = String::from_utf8_lossy(front.tokenizer.token_bytes(token_id)).into_owned();
-                TokenLogprob { token_id, token, logprob }
-            })
-            .collect()
+        let text = |id: u32| String::from_utf8_lossy(front.tokenizer.token_bytes(id)).into_owned();
+        let top = |(token_id, logprob): &(u32, f32)| TopToken { token_id: *token_id, token: text(*token_id), logprob: *logprob };
+        let told = self.tokens.iter().zip(&self.logprobs).zip(&self.alternatives).take(to).skip(from);
+        told.map(|((&token_id, &logprob), alternatives)| TokenLogprob {
+            token_id,
+            token: text(token_id),
+            logprob,
+            top: (!alternatives.is_empty()).then(|| alternatives.iter().map(top).collect()),
+        })
+        .collect()
     }
 }
+
+/// A token, its log-prob, and the alternatives with theirs.
+type Told = (u32, f32, Vec<(u32, f32)>);
 
 /// A request that runs. Dropping it is a hang-up.
 pub struct Run {
@@ -316,7 +362,7 @@ impl Run {
                     }
                 }
                 Event::Started { cached_tokens } => self.cached_tokens = cached_tokens,
-                Event::Token { sample, id, logprob } => self.token(sample, (id, logprob), sink).await?,
+                Event::Token { sample, id, logprob, alternatives } => self.token(sample, (id, logprob, alternatives), sink).await?,
                 Event::Finished { sample, reason } => self.finished(sample, reason, sink).await?,
                 Event::Done => return self.record(app).await,
                 Event::Failed(error) => return Err(error.into()),
@@ -325,7 +371,7 @@ impl Run {
         Err(ApiError::internal("the engine ended a request without an end"))
     }
 
-    async fn token(&mut self, sample: u32, (id, logprob): (u32, f32), sink: Option<&ChunkSender>) -> Result<(), ApiError> {
+    async fn token(&mut self, sample: u32, (id, logprob, alternatives): Told, sink: Option<&ChunkSender>) -> Result<(), ApiError> {
         self.output_tokens += 1;
         let is_end = self.front.end_tokens.contains(&id);
         let track =
@@ -339,6 +385,7 @@ impl Run {
         }
         track.tokens.push(id);
         track.logprobs.push(logprob);
+        track.alternatives.push(alternatives);
         if is_end {
             track.assembler.push_silent();
             return Ok(());
@@ -373,6 +420,7 @@ impl Run {
         let kept = track.assembler.kept_tokens();
         track.tokens.truncate(kept);
         track.logprobs.truncate(kept);
+        track.alternatives.truncate(kept);
         let leftover = self.plan.logprobs && track.sent < kept;
         if leftover || piece != Piece::default() {
             self.send(sample, kept, piece, sink).await?;

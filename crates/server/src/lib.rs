@@ -14,6 +14,7 @@ mod generation;
 pub mod limits;
 mod metrics;
 mod notes;
+mod openai;
 mod openapi;
 mod page;
 mod prompt;

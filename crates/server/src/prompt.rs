@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use tiger_formats::template::{Ending, Message as TemplateMessage, Render, Rendering};
 use tiger_formats::{ChatTemplate, FormatError};
 use tiger_wire::{ErrorCode, Message, Role};
@@ -23,6 +24,31 @@ pub struct Prompt {
     pub tokens: Vec<u32>,
     /// The prompt ends inside a thought, which the response goes on with.
     pub opens_thought: bool,
+}
+
+/// What a template renders: the contract's messages, or those of another dialect with tools.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conversation {
+    /// As the template sees them.
+    pub messages: Vec<TemplateMessage>,
+    /// As the template shows them.
+    pub tools: Option<Value>,
+    /// Goes on with the last message.
+    pub continues: bool,
+    /// Text that the answer begins with, whatever the model would say.
+    pub opening: String,
+}
+
+impl Conversation {
+    /// The contract's messages.
+    pub fn of(messages: &[Message]) -> Conversation {
+        let continues = ending(messages) == Ending::ContinueFinal;
+        Conversation { messages: convert(messages), tools: None, continues, opening: String::new() }
+    }
+
+    fn ending(&self) -> Ending {
+        if self.continues { Ending::ContinueFinal } else { Ending::GenerationPrompt }
+    }
 }
 
 /// A response in tokens, end of turn included.
@@ -59,7 +85,7 @@ pub fn check_ends_with_user(messages: &[Message], param: &str) -> Result<(), Api
 /// Renders and encodes, and blocks meanwhile.
 pub fn encode_prompt(front: &Front, messages: &[Message], now_unix_s: i64) -> Result<Prompt, ApiError> {
     let ending = ending(messages);
-    let text = template(front)?.render(&convert(messages), &Render { ending, now_unix_s }).map_err(refused)?;
+    let text = template(front)?.render(&convert(messages), &Render { ending, tools: None, now_unix_s }).map_err(refused)?;
     tokens(front, text, ending, false)
 }
 
@@ -85,12 +111,14 @@ impl Drop for Watched {
 
 /// Renders and encodes off the async threads; a short prompt by one hand-over to the template's own thread and one back. With
 /// `answer_only` a thought that the prompt opens is closed at once.
-pub async fn prompt(front: Arc<Front>, messages: &[Message], now_unix_s: i64, answer_only: bool) -> Result<Prompt, ApiError> {
-    let ending = ending(messages);
+pub async fn prompt(front: Arc<Front>, conversation: &Conversation, now_unix_s: i64, answer_only: bool) -> Result<Prompt, ApiError> {
+    let ending = conversation.ending();
+    let opening = conversation.opening.clone();
     let (sender, receiver) = oneshot::channel();
     let their_front = Arc::clone(&front);
     let done = move |text: Result<String, FormatError>| {
         let stage = text.map_err(refused).and_then(|text| {
+            let text = text + &opening;
             // The template's time is limited, the tokenizer's must not count.
             let short = text.len() <= SHORT_PROMPT_BYTES;
             if short { tokens(&their_front, text, ending, answer_only).map(Stage::Encoded) } else { Ok(Stage::Rendered(text)) }
@@ -98,7 +126,9 @@ pub async fn prompt(front: Arc<Front>, messages: &[Message], now_unix_s: i64, an
         // A caller that is gone needs no prompt.
         let _ = sender.send(stage);
     };
-    let rendering = template(&front)?.render_then(&convert(messages), &Render { ending, now_unix_s }, done).map_err(refused)?;
+    let rendering = template(&front)?
+        .render_then(&conversation.messages, &Render { ending, tools: conversation.tools.as_ref(), now_unix_s }, done)
+        .map_err(refused)?;
     let mut watched = Watched(Some(rendering));
     let stage = tokio::time::timeout(Rendering::DEADLINE, receiver).await;
     let rendering = watched.0.take();
@@ -133,6 +163,15 @@ fn tokens(front: &Front, mut text: String, ending: Ending, answer_only: bool) ->
     Ok(Prompt { tokens, opens_thought })
 }
 
+/// A text as it is in tokens, as a base model without a chat template is asked; off the async threads.
+pub async fn plain(front: Arc<Front>, text: String) -> Result<Prompt, ApiError> {
+    let tokens = blocking(front, move |front| front.tokenizer.encode(&text, true).map_err(ApiError::internal)).await?;
+    if tokens.is_empty() {
+        return Err(ApiError::refused(ErrorCode::InvalidMessages, "prompt", "the prompt has no text at all"));
+    }
+    Ok(Prompt { tokens, opens_thought: false })
+}
+
 /// Whether what follows is thought: the last mark of the text opens one.
 fn in_thought(text: &str, continues: bool) -> bool {
     if continues {
@@ -144,12 +183,13 @@ fn in_thought(text: &str, continues: bool) -> bool {
 /// The tokens of a response given as text, as the model would have sampled them after `prompt`: template suffix, text, end of turn.
 pub fn encode_response(front: &Front, messages: &[Message], content: &str, now_unix_s: i64) -> Result<ResponseTokens, ApiError> {
     let template = template(front)?;
-    let how = Render { ending: Ending::Closed, now_unix_s };
+    let how = Render { ending: Ending::Closed, tools: None, now_unix_s };
     let messages = convert(messages);
     let text = match template.prompt_parts(&messages, content, &how) {
         Ok(parts) => parts.response,
         Err(FormatError::NotAPrefix { .. }) => {
-            let prompt = template.render(&messages, &Render { ending: Ending::GenerationPrompt, now_unix_s }).map_err(refused)?;
+            let prompt =
+                template.render(&messages, &Render { ending: Ending::GenerationPrompt, tools: None, now_unix_s }).map_err(refused)?;
             let opened = front.reasoning && in_thought(&prompt, false);
             let end = template.end_of_turn(&messages, &how).map_err(refused)?;
             format!("{}{end}", continue_thought(content, opened))

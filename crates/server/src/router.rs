@@ -25,6 +25,8 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::flight::Flight;
 use crate::limits::REQUEST_ID_CHARS;
+use crate::openai;
+use crate::routes::openai as openai_routes;
 use crate::routes::{
     account, accounts, adapter, adapters, chats, evaluate, generate, health, keys, models, pulls, revisions, train, usage,
 };
@@ -35,6 +37,9 @@ fn documented(app: &App) -> OpenApiRouter<App> {
     let generate = OpenApiRouter::new()
         .routes(routes!(generate::generate_response))
         .routes(routes!(evaluate::evaluate))
+        .routes(routes!(openai_routes::chat_completions))
+        .routes(routes!(openai_routes::complete))
+        .routes(routes!(openai_routes::respond_text))
         .layer(DefaultBodyLimit::max(limits.generate_body_bytes));
     let train = OpenApiRouter::new().routes(routes!(train::train)).layer(DefaultBodyLimit::max(limits.train_body_bytes));
     let chat = OpenApiRouter::new()
@@ -45,6 +50,8 @@ fn documented(app: &App) -> OpenApiRouter<App> {
     let small = OpenApiRouter::new()
         .routes(routes!(models::list, models::create))
         .routes(routes!(models::get, models::patch, models::delete))
+        .routes(routes!(openai_routes::list_models))
+        .routes(routes!(openai_routes::get_model, openai_routes::delete_model))
         .routes(routes!(revisions::list))
         .routes(routes!(revisions::rollback))
         .routes(routes!(account::get_session, account::sign_in, account::sign_out))
@@ -96,16 +103,17 @@ async fn border(State(app): State<App>, mut request: Request, next: Next) -> Res
     let id = request_id(request.headers());
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
     let flight = Flight::begin(id.clone(), request.method().as_str(), &route, app.flights());
-    let refused = app.is_draining() && (route.starts_with("/v1") || request.method() != Method::GET);
+    let refused = app.is_draining() && (route.starts_with("/v1") || route.starts_with(openai::PREFIX) || request.method() != Method::GET);
     // HTTP/2 names the host in its request line; what is checked below is the header.
     if let (None, Some(host)) = (request.headers().get(header::HOST), request.uri().authority()) {
         let host = HeaderValue::from_str(host.as_str());
         request.headers_mut().extend(host.ok().map(|host| (header::HOST, host)));
     }
     let private = request.uri().path().starts_with("/api");
+    let theirs = request.uri().path().starts_with(openai::PREFIX);
     request.extensions_mut().insert(Arc::clone(&flight));
     let response = if refused { ApiError::draining().into_response() } else { next.run(request).await };
-    let mut response = shaped(response, &id);
+    let mut response = shaped(response, &id, theirs);
     flight.answered(response.status().as_u16());
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -118,8 +126,8 @@ async fn border(State(app): State<App>, mut request: Request, next: Next) -> Res
     response.map(|body| Body::new(Held { body, _flight: flight }))
 }
 
-/// An error in the contract's shape, whoever made it.
-fn shaped(mut response: Response, request_id: &str) -> Response {
+/// An error in the contract's shape, or in OpenAI's under their paths, whoever made it.
+fn shaped(mut response: Response, request_id: &str, theirs: bool) -> Response {
     let error = match response.extensions_mut().remove::<ApiError>() {
         Some(error) => error,
         None if response.status().is_success() || response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t == "application/json") => {
@@ -131,8 +139,13 @@ fn shaped(mut response: Response, request_id: &str) -> Response {
         },
     };
     let allow = response.headers().get(header::ALLOW).cloned();
-    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut shaped = (status, Json(ErrorEnvelope { error: error.body(request_id) })).into_response();
+    let status = |status: u16| StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut shaped = if theirs {
+        let (code, envelope) = openai::error(&error);
+        (status(code), Json(envelope)).into_response()
+    } else {
+        (status(error.status()), Json(ErrorEnvelope { error: error.body(request_id) })).into_response()
+    };
     if let Some(allow) = allow {
         shaped.headers_mut().insert(header::ALLOW, allow);
     }

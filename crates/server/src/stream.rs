@@ -37,15 +37,26 @@ impl Framing {
         });
         if asked { Framing::Events } else { Framing::Lines }
     }
+}
 
-    fn media_type(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
+/// How chunks become bytes; may remember what it sent.
+pub trait Frames: Send + Unpin + 'static {
+    /// Of the whole answer.
+    fn media_type(&self) -> &'static str;
+
+    /// The bytes of one chunk; may be none.
+    fn frame(&mut self, chunk: &Chunk) -> Bytes;
+}
+
+impl Frames for Framing {
+    fn media_type(&self) -> &'static str {
+        match self {
             Framing::Lines => NDJSON,
             Framing::Events => EVENT_STREAM,
-        })
+        }
     }
 
-    fn frame(self, chunk: &Chunk) -> Bytes {
+    fn frame(&mut self, chunk: &Chunk) -> Bytes {
         // JSON has no raw line break, so one chunk is one line in both framings.
         let json = serde_json::to_string(chunk).unwrap_or_else(|_| r#"{"type":"error","error":{"type":"internal","code":"internal_error","message":"a chunk could not be written","request_id":""}}"#.to_owned());
         match self {
@@ -84,24 +95,24 @@ impl ChunkSender {
 }
 
 /// Ends the task when the body is dropped.
-struct Chunks {
+struct Chunks<F> {
     receiver: mpsc::Receiver<Chunk>,
-    framing: Framing,
+    frames: F,
     task: AbortHandle,
 }
 
-impl Drop for Chunks {
+impl<F> Drop for Chunks<F> {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Stream for Chunks {
+impl<F: Frames> Stream for Chunks<F> {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let framing = self.framing;
-        self.receiver.poll_recv(context).map(|chunk| chunk.map(|chunk| Ok(framing.frame(&chunk))))
+        let this = &mut *self;
+        this.receiver.poll_recv(context).map(|chunk| chunk.map(|chunk| Ok(this.frames.frame(&chunk))))
     }
 }
 
@@ -109,7 +120,7 @@ impl Stream for Chunks {
 pub type Cut = watch::Receiver<bool>;
 
 /// Answers with the chunks that `work` sends. What it returns becomes the last chunk: `stop`, or `error` (a panic and a cut are one too).
-pub fn respond<F, W>(framing: Framing, request_id: String, mut cut: Cut, work: W) -> Response
+pub fn respond<F, W>(frames: impl Frames, request_id: String, mut cut: Cut, work: W) -> Response
 where
     F: Future<Output = Result<StopChunk, ApiError>> + Send + 'static,
     W: FnOnce(ChunkSender) -> F,
@@ -131,10 +142,11 @@ where
         };
         let _ = sender.send(last).await;
     });
-    let chunks = Chunks { receiver, framing, task: task.abort_handle() };
+    let media_type = HeaderValue::from_static(frames.media_type());
+    let chunks = Chunks { receiver, frames, task: task.abort_handle() };
     let mut response = Response::new(Body::from_stream(chunks));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, framing.media_type());
+    headers.insert(header::CONTENT_TYPE, media_type);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // Proxies that buffer would turn a stream into one late answer.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));

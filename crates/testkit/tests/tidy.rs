@@ -131,3 +131,46 @@ fn unsafe_stays_where_it_is_defended() {
         }
     }
 }
+
+/// Sources of the web page: what it is built from, and its journeys.
+fn page_files() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![root().join("playground/src"), root().join("playground/e2e")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|kind| ["ts", "svelte", "css"].iter().any(|known| kind == *known)) {
+                files.push(path);
+            }
+        }
+    }
+    assert!(files.len() > 50, "the walk finds the page");
+    files.sort();
+    files
+}
+
+#[test]
+fn the_pages_files_open_with_their_job_and_stay_short() {
+    for path in page_files() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let opens = ["//", "/*", "<!--"].iter().any(|mark| text.starts_with(mark));
+        assert!(opens || name(&path).ends_with(".test.ts"), "{} must open with a comment that says its job", name(&path));
+        let lines = text.lines().count();
+        assert!(lines <= MAX_FILE_LINES, "{} has {lines} lines (at most {MAX_FILE_LINES}): split it by topic", name(&path));
+    }
+}
+
+/// The policy of the page runs no inline style or script, and its colours have names.
+#[test]
+fn the_page_keeps_to_its_tokens() {
+    for path in page_files().iter().filter(|path| path.extension().is_some_and(|kind| kind == "svelte")) {
+        let text = std::fs::read_to_string(path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            for word in [" style=\"", "javascript:"] {
+                assert!(!line.contains(word), "{}:{}: {word} is refused by the content policy", name(path), number + 1);
+            }
+        }
+    }
+}

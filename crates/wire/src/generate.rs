@@ -124,6 +124,10 @@ pub struct GenerateRequest {
     /// Also give each token with the log of its probability.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
     pub logprobs: bool,
+    /// With `logprobs`: so many of the most probable tokens beside each, 0..20. Default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 20)]
+    pub top_logprobs: Option<u32>,
     /// Constrains the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_format: Option<ResponseFormat>,
@@ -147,6 +151,20 @@ pub struct TokenLogprob {
     /// Id in the model's vocabulary.
     pub token_id: u32,
     /// Its text alone; where it is part of a character, with replacement characters.
+    pub token: String,
+    /// Natural log of its probability at temperature 1.
+    pub logprob: f32,
+    /// The most probable tokens in its place, falling, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<Vec<TopToken>>,
+}
+
+/// A token that might have been sampled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TopToken {
+    /// Id in the model's vocabulary.
+    pub token_id: u32,
+    /// Its text alone.
     pub token: String,
     /// Natural log of its probability at temperature 1.
     pub logprob: f32,

@@ -11,6 +11,7 @@ pub mod evaluate;
 pub mod generate;
 pub mod limits;
 pub mod models;
+pub mod openai;
 pub mod pulls;
 pub mod stream;
 pub mod train;
@@ -27,7 +28,8 @@ pub use evaluate::{
     EvaluatedResponse, ParentName,
 };
 pub use generate::{
-    GenerateRequest, GenerateResponse, Message, ResponseFormat, ResponseFormatType, Role, Sample, Stop, StopReason, TokenLogprob, Usage,
+    GenerateRequest, GenerateResponse, Message, ResponseFormat, ResponseFormatType, Role, Sample, Stop, StopReason, TokenLogprob, TopToken,
+    Usage,
 };
 pub use models::{CreateModelRequest, DeleteModelResponse, ModelInfo, ModelStatus, PatchModelRequest, RevisionInfo, RollbackRequest};
 pub use pulls::{PullInfo, PullRequest, PullState};

@@ -20,6 +20,8 @@ pub const MAX_EVALUATE_PROMPTS: usize = 64;
 pub const MAX_EVALUATE_SAMPLES: u32 = 16;
 /// Tokens of one answer of an evaluation at most where neither the request nor the model says: a usual answer, so that 64 prompts end.
 pub const EVALUATE_MAX_TOKENS: u32 = 512;
+/// Most alternatives of a token.
+pub const MAX_TOP_LOGPROBS: u32 = 20;
 /// Most optimizer steps of one train call.
 pub const MAX_TRAIN_STEPS: u32 = 16;
 /// Seconds that a `response_id` can be trained on.

@@ -71,6 +71,17 @@ fn table() -> Vec<(&'static str, Check, bool)> {
         ("status_info", round_trip::<StatusInfo>, false),
         ("pull_request", round_trip::<PullRequest>, true),
         ("pull_info", round_trip::<PullInfo>, false),
+        ("chunk_delta_top", round_trip::<Chunk>, false),
+        // Unknown fields of OpenAI's requests are looked at by name, by the server.
+        ("openai_chat_request", round_trip::<openai::ChatCompletionRequest>, false),
+        ("openai_chat_completion", round_trip::<openai::ChatCompletion>, false),
+        ("openai_chat_chunk", round_trip::<openai::ChatCompletionChunk>, false),
+        ("openai_completion_request", round_trip::<openai::CompletionRequest>, false),
+        ("openai_completion", round_trip::<openai::Completion>, false),
+        ("openai_response_request", round_trip::<openai::ResponseRequest>, false),
+        ("openai_model_list", round_trip::<openai::ModelList>, false),
+        ("openai_model_deleted", round_trip::<openai::ModelDeleted>, false),
+        ("openai_error", round_trip::<openai::OpenAiErrorEnvelope>, false),
     ]
 }
 

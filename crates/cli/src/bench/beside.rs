@@ -117,6 +117,7 @@ fn answer(
         sampling: Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 1 },
         end_tokens: Vec::new(),
         constraint: None,
+        alternatives: 0,
     };
     let mut generation = handle.generate(request).map_err(|e| Failure::because("the engine refused", e))?;
     let mut times: BTreeMap<u32, Vec<Instant>> = BTreeMap::new();

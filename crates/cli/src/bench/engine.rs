@@ -81,6 +81,7 @@ fn in_engine(model: &Arc<Model>, threads: usize) -> Result<f64, Failure> {
         sampling: SAMPLING,
         end_tokens: Vec::new(),
         constraint: None,
+        alternatives: 0,
     };
     let (times, _) = token_times(model, threads, Speculation::Off, request)?;
     Ok(median_us(times.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs_f64()).collect()))

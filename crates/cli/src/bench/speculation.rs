@@ -91,6 +91,7 @@ pub(super) fn seconds_per_token(model: &Arc<Model>, threads: usize, answer: Answ
             constraint: script.map(|tokens| -> Box<dyn Fn() -> _ + Send> {
                 Box::new(move || Ok(Box::new(Script { tokens: tokens.clone(), at: 0, vocab }) as Box<dyn Constraint>))
             }),
+            alternatives: 0,
         };
         timed(model, threads, speculation, request)
     };

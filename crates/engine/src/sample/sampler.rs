@@ -199,6 +199,16 @@ fn top(row: &[f32], k: usize, list: &mut Vec<(f32, u32)>) {
     }
 }
 
+/// The `k` largest of a row of logits with their ids, falling; of equal ones the lower id first.
+pub fn most_probable(row: &[f32], k: usize) -> Vec<(f32, u32)> {
+    let mut list = Vec::new();
+    if k > 0 {
+        top(row, k, &mut list);
+        list.sort_unstable_by(falling);
+    }
+    list
+}
+
 /// Cuts a list in falling order behind the first tokens whose weights reach `goal`; at least one stays.
 fn nucleus(list: &mut Vec<(f32, u32)>, heat: Heat, goal: f64) {
     let mut sum = 0.0;

@@ -30,6 +30,8 @@ pub(super) struct Draw {
     /// Of the first token.
     pub id: DrawId,
     pub sampling: Sampling,
+    /// How many of the most probable tokens are told beside each.
+    pub alternatives: usize,
     pub constraint: Option<Box<dyn Constraint>>,
     /// What was drawn, one token a row from the first on.
     pub tokens: Vec<Drawn>,
@@ -37,10 +39,12 @@ pub(super) struct Draw {
 }
 
 /// One token.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Drawn {
     pub id: u32,
     pub logprob: f32,
+    /// Most probable first; empty where none were asked for.
+    pub alternatives: Vec<(u32, f32)>,
     /// The constraint allows nothing after it.
     pub complete: bool,
 }
@@ -142,8 +146,8 @@ fn draw_rows(rows: &Rows<'_>, block: &Block<'_>, draw: &mut Draw, scratch: &mut 
         });
         match drawn {
             Ok(token) => {
-                draw.tokens.push(token);
                 let goes_on = !token.complete && row + 1 < draw.rows.end && rows.token(row + 1) == token.id;
+                draw.tokens.push(token);
                 if !goes_on {
                     draw.outcome = Outcome::Drawn;
                 }
@@ -172,15 +176,19 @@ fn score(cpu: &Cpu, block: &Block<'_>, draws: &mut [Mutex<Draw>], buffers: &mut 
     score_rows(cpu, block.logits, block.vocab, targets, scores);
     for draw in draws.iter_mut().map(own) {
         let (start, from) = (draw.rows.start, from(draw));
-        let own_rows = firsts(draw);
+        let (own_rows, alternatives) = (firsts(draw), draw.alternatives);
         for (i, drawn) in draw.tokens.iter_mut().enumerate().skip(from) {
+            let mut score = [RowScore::default()];
             if own_rows {
-                drawn.logprob = scores[start + i - block.first].logprob;
+                score[0] = scores[start + i - block.first];
             } else {
-                let mut score = [RowScore::default()];
                 score_rows(cpu, block.logits(start + i), block.vocab, &[drawn.id], &mut score);
-                drawn.logprob = score[0].logprob;
             }
+            drawn.logprob = score[0].logprob;
+            let best = sampler::most_probable(block.logits(start + i), alternatives).into_iter();
+            // The drawn token has one log-prob, wherever it is told.
+            let logprob = |(logit, token): (f32, u32)| if token == drawn.id { drawn.logprob } else { (logit - score[0].lse).min(0.0) };
+            drawn.alternatives = best.map(|(logit, token)| (token, logprob((logit, token)))).collect();
         }
     }
 }
@@ -209,5 +217,5 @@ fn draw_one(logits: &[f32], draw: &mut Draw, scratch: &mut Scratch) -> Result<Dr
         constraint.accept(id).map_err(refused)?;
         complete = constraint.is_done();
     }
-    Ok(Drawn { id, logprob: 0.0, complete })
+    Ok(Drawn { id, logprob: 0.0, alternatives: Vec::new(), complete })
 }

@@ -23,6 +23,7 @@ pub(super) struct Request {
     pub prompt_len: usize,
     pub max_tokens: u32,
     pub sampling: Sampling,
+    pub alternatives: usize,
     pub end_tokens: Vec<u32>,
     pub constraint: Option<ConstraintFactory>,
     /// Prompt tokens found in the prefix cache at the first admission.
@@ -99,6 +100,7 @@ impl Requests {
             prompt_len,
             max_tokens: request.max_tokens,
             sampling: request.sampling,
+            alternatives: request.alternatives,
             end_tokens: request.end_tokens,
             constraint: request.constraint,
             cached: 0,

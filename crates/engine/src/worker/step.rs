@@ -171,9 +171,10 @@ impl Worker {
                     }
                 }
                 let id = DrawId { seed: request.sampling.seed, sample, position: sequence.len() };
-                let (parent, rows, sampling) = (grant.key, row..row + 1 + grant.drafts, request.sampling);
+                let (parent, rows) = (grant.key, row..row + 1 + grant.drafts);
+                let (sampling, alternatives) = (request.sampling, request.alternatives);
                 let tokens = Vec::with_capacity(rows.len());
-                draws.push(Mutex::new(Draw { key, parent, grant: index, rows, id, sampling, constraint, tokens, outcome }));
+                draws.push(Mutex::new(Draw { key, parent, grant: index, rows, id, sampling, alternatives, constraint, tokens, outcome }));
             }
             row += 1 + grant.drafts;
         }
@@ -232,7 +233,8 @@ impl Worker {
     fn tell(&mut self, draw: &Draw) -> Told {
         let Some(request) = self.requests.get(draw.key.request) else { return Told { tokens: 0, ended: true } };
         for (i, drawn) in draw.tokens.iter().enumerate() {
-            request.send(Event::Token { sample: draw.key.sample, id: drawn.id, logprob: drawn.logprob });
+            let alternatives = drawn.alternatives.clone();
+            request.send(Event::Token { sample: draw.key.sample, id: drawn.id, logprob: drawn.logprob, alternatives });
             self.counters.sampled_tokens += 1;
             let count = draw.id.position + i + 1 - request.prompt_len;
             let reason = if drawn.complete || request.end_tokens.contains(&drawn.id) {

@@ -158,6 +158,7 @@ pub fn request(prompt: Vec<u32>) -> GenerateRequest {
         sampling: Sampling { temperature: 1.0, top_p: 0.95, top_k: 0, min_p: 0.0, seed: 99 },
         end_tokens: Vec::new(),
         constraint: None,
+        alternatives: 0,
     }
 }
 
@@ -165,6 +166,8 @@ pub fn request(prompt: Vec<u32>) -> GenerateRequest {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Answer {
     pub tokens: Vec<(u32, u32)>,
+    /// Of each token, where asked for, the alternatives with the bits of theirs.
+    pub alternatives: Vec<Vec<(u32, u32)>>,
     pub reason: Option<FinishReason>,
 }
 
@@ -200,11 +203,14 @@ pub fn collect(mut generation: Generation) -> Collected {
                 assert!(!std::mem::replace(&mut started, true), "started once");
                 got.cached = cached_tokens;
             }
-            Event::Token { sample, id, logprob } => {
+            Event::Token { sample, id, logprob, alternatives } => {
                 assert!(started && logprob <= 0.0);
                 let answer = got.answers.entry(sample).or_default();
                 assert_eq!(answer.reason, None, "no token after the end");
                 answer.tokens.push((id, logprob.to_bits()));
+                if !alternatives.is_empty() {
+                    answer.alternatives.push(alternatives.into_iter().map(|(id, logprob)| (id, logprob.to_bits())).collect());
+                }
             }
             Event::Finished { sample, reason } => {
                 assert_eq!(got.answers.entry(sample).or_default().reason.replace(reason), None, "a sample ends once");

@@ -1,10 +1,11 @@
-//! The `tojson` filter as transformers defines it: Python's `json.dumps` without escaping of HTML.
-//! Does not know what is printed.
+//! JSON in and out of templates: values that messages and tools carry, and the `tojson` filter as transformers defines it: Python's
+//! `json.dumps` without escaping of HTML. Does not know what is printed.
 
 use std::fmt::Write;
 
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
+use serde_json::Value as Json;
 
 /// Deepest nesting printed; values come from messages (flat) or from the template's own literals.
 const MAX_DEPTH: usize = 64;
@@ -20,6 +21,22 @@ struct Style {
     key_separator: String,
     ensure_ascii: bool,
     sort_keys: bool,
+}
+
+/// A JSON value as templates see it; objects keep their order.
+pub(super) fn from_json(value: &Json) -> Value {
+    match value {
+        Json::Null => Value::from(()),
+        Json::Bool(flag) => Value::from(*flag),
+        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(whole), _) => Value::from(whole),
+            (None, Some(whole)) => Value::from(whole),
+            _ => Value::from(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Value::from(text.as_str()),
+        Json::Array(items) => items.iter().map(from_json).collect(),
+        Json::Object(fields) => Value::from_pairs(fields.iter().map(|(name, field)| (name.as_str(), from_json(field)))),
+    }
 }
 
 /// `value` as JSON with the keyword arguments of Python's function.

@@ -21,15 +21,15 @@ fn compile(source: &str, tokens: &Value) -> Result<ChatTemplate, FormatError> {
 
 fn messages(value: &Value) -> Vec<Message> {
     let text = |m: &Value, field: &str| m[field].as_str().unwrap().to_owned();
-    value.as_array().unwrap().iter().map(|m| Message { role: text(m, "role"), content: text(m, "content") }).collect()
+    value.as_array().unwrap().iter().map(|m| Message::new(&text(m, "role"), &text(m, "content"))).collect()
 }
 
 fn ask(text: &str) -> Vec<Message> {
     vec![Message::new("user", text)]
 }
 
-fn how(ending: Ending) -> Render {
-    Render { ending, now_unix_s: 1_753_869_600 }
+fn how(ending: Ending) -> Render<'static> {
+    Render { ending, tools: None, now_unix_s: 1_753_869_600 }
 }
 
 fn golden_template(name: &str) -> ChatTemplate {
@@ -53,7 +53,7 @@ fn renders_equal_those_of_transformers() {
             _ => Ending::Closed,
         };
         let now_unix_s = file["now_unix_s"].as_i64().unwrap();
-        let result = template.render(&messages(&file["conversations"][conversation]), &Render { ending, now_unix_s });
+        let result = template.render(&messages(&file["conversations"][conversation]), &Render { ending, tools: None, now_unix_s });
         let title = format!("{name} {conversation} {ending:?}");
         match (case["error"].as_str(), result) {
             (None, Ok(text)) => assert_eq!(text, case["text"].as_str().unwrap(), "{title}"),

@@ -10,6 +10,7 @@ pub mod generate;
 pub mod health;
 pub mod keys;
 pub mod models;
+pub mod openai;
 pub mod pulls;
 pub mod revisions;
 pub mod train;

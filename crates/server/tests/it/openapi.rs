@@ -92,7 +92,7 @@ fn call(method: Method, path: &'static str, url: &'static str, body: Option<Valu
 
 /// At least one good and one bad call of every operation.
 fn calls(token: &str) -> Vec<Call> {
-    [api_calls(), page_calls(token)].into_iter().flatten().collect()
+    [api_calls(), openai_calls(), page_calls(token)].into_iter().flatten().collect()
 }
 
 fn api_calls() -> Vec<Call> {
@@ -135,6 +135,45 @@ fn api_calls() -> Vec<Call> {
         call(get.clone(), "/healthz", "/healthz", None),
         call(get.clone(), "/readyz", "/readyz", None),
         call(get, "/metrics", "/metrics", None),
+    ]
+}
+
+fn openai_calls() -> Vec<Call> {
+    const CHAT: &str = "/openai/v1/chat/completions";
+    const TEXT: &str = "/openai/v1/completions";
+    const RESPONSES: &str = "/openai/v1/responses";
+    const MODEL: &str = "/openai/v1/models/{id}";
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    let tool = json!({"type": "function", "function": {"name": "f", "parameters": {"enum": [1]}}});
+    vec![
+        call(
+            post.clone(),
+            "/v1/models",
+            "/v1/models",
+            Some(json!({"name": "theirs", "description": "", "parent_model": "Tiny", "rank": 2})),
+        ),
+        call(get.clone(), "/openai/v1/models", "/openai/v1/models", None),
+        call(get.clone(), MODEL, "/openai/v1/models/theirs", None),
+        call(get, MODEL, "/openai/v1/models/absent", None),
+        call(
+            post.clone(),
+            CHAT,
+            CHAT,
+            Some(json!({"model": "theirs", "messages": user("a"), "max_tokens": 4, "n": 2, "logprobs": true, "top_logprobs": 2})),
+        ),
+        call(
+            post.clone(),
+            CHAT,
+            CHAT,
+            Some(json!({"model": "theirs", "messages": user("a"), "max_tokens": 60, "tools": [tool], "tool_choice": "required"})),
+        ),
+        call(post.clone(), CHAT, CHAT, Some(json!({"model": "Tiny", "messages": user("a"), "echo": true}))),
+        call(post.clone(), TEXT, TEXT, Some(json!({"model": "theirs", "prompt": "a", "max_tokens": 4, "logprobs": 2}))),
+        call(post.clone(), TEXT, TEXT, Some(json!({"model": "absent", "prompt": "a"}))),
+        call(post.clone(), RESPONSES, RESPONSES, Some(json!({"model": "theirs", "input": "a", "max_output_tokens": 4}))),
+        call(post, RESPONSES, RESPONSES, Some(json!({"model": "theirs", "input": "a", "tools": [{}]}))),
+        call(delete.clone(), MODEL, "/openai/v1/models/theirs", None),
+        call(delete, MODEL, "/openai/v1/models/Tiny", None),
     ]
 }
 

@@ -1,4 +1,6 @@
 // The reader gives the same objects wherever the network cuts the bytes.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { lines, objects } from './ndjson';
 
@@ -26,6 +28,18 @@ async function all<T>(items: AsyncIterable<T>): Promise<T[]> {
 test('cut in two at every byte', async () => {
   for (let at = 0; at <= BYTES.length; at++) {
     expect(await all(objects(streamed([BYTES.slice(0, at), BYTES.slice(at)])))).toEqual(SENT);
+  }
+});
+
+// The same streams as the client packages' tests read.
+const RECORDED = JSON.parse(readFileSync(join(import.meta.dirname, '../../../../clients/recorded/streams.json'), 'utf8')) as {
+  streams: { name: string; text: string; objects: unknown[]; interrupted?: boolean }[];
+};
+
+test.each(RECORDED.streams.filter(({ interrupted }) => !interrupted))('recorded, cut at every byte: $name', async ({ text, objects: sent }) => {
+  const bytes = new TextEncoder().encode(text);
+  for (let at = 0; at <= bytes.length; at++) {
+    expect(await all(objects(streamed([bytes.slice(0, at), bytes.slice(at)])))).toEqual(sent);
   }
 });
 

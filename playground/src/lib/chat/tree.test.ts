@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { ChatNode } from '../api/types';
-import { comparison, deepest, descendants, pathTo, remember, remove, type Seen, siblings, step } from './tree';
+import { comparison, deepest, descendants, familiesOf, pathTo, remember, remove, type Seen, siblings, step } from './tree';
 
 const node = (id: string, parent?: string, model?: string): ChatNode => ({
   id,
@@ -27,6 +27,8 @@ test('siblings are the alternatives of one place', () => {
   expect(ids(siblings(nodes, 'u3'))).toBe('u2 u3');
   expect(ids(siblings(nodes, 'a1'))).toBe('a1 a4');
   expect(ids(siblings(nodes, 'u1'))).toBe('u1');
+  const families = familiesOf(nodes);
+  for (const one of nodes) expect(families(one)).toEqual(siblings(nodes, one.id));
 });
 
 test('a branch comes back as it was left', () => {

@@ -54,6 +54,18 @@ export function siblings(nodes: readonly ChatNode[], id: string): ChatNode[] {
   return node ? nodes.filter((other) => other.parent === node.parent && other.role === node.role) : [];
 }
 
+/** The siblings of any node, looked through all nodes once. */
+export function familiesOf(nodes: readonly ChatNode[]): (node: ChatNode) => ChatNode[] {
+  const families = new Map<string, ChatNode[]>();
+  const family = (node: ChatNode) => `${node.role} ${node.parent ?? ''}`;
+  for (const node of nodes) {
+    const all = families.get(family(node));
+    if (all) all.push(node);
+    else families.set(family(node), [node]);
+  }
+  return (node) => families.get(family(node)) ?? [];
+}
+
 /** The leaf after stepping to the sibling `by` further (−1: the one before), or undefined where there is none. */
 export function step(nodes: readonly ChatNode[], id: string, by: number, seen: Seen): string | undefined {
   const all = siblings(nodes, id);

@@ -21,6 +21,9 @@ const ADDRESS = /^(?:https?:\/\/|mailto:)[^\s]+$/i;
 let after = 2;
 let words: Words;
 
+/** The name of a language as far as it may be shown. */
+export const languageOf = (said: string | undefined) => /^[\w+#.-]{1,24}/.exec(said ?? '')?.[0] ?? '';
+
 const link = (href: string, inside: string) => (ADDRESS.test(href) ? `<a href="${escape(href)}">${inside}</a>` : inside);
 
 const marked = new Marked({ gfm: true, breaks: true });
@@ -37,8 +40,7 @@ marked.use({
     },
     checkbox: ({ checked }: Tokens.Checkbox) => (checked ? '☑ ' : '☐ '),
     code({ text, lang }: Tokens.Code) {
-      const name = /^[\w+#.-]{1,24}/.exec(lang ?? '')?.[0] ?? '';
-      return `<pre><code class="${escape(name)}">${escape(text)}\n</code></pre>\n`;
+      return `<pre><code class="${escape(languageOf(lang))}">${escape(text)}\n</code></pre>\n`;
     },
   },
 });

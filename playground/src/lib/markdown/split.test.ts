@@ -67,3 +67,36 @@ test('headings leave no level out', () => {
   const blocks = new Splitter().push('### A\n\ntext\n\n### B\n\n#### C\n\nend\n');
   expect(blocks.map((block) => block.after)).toEqual([2, 3, 3, 4, 5]);
 });
+
+const item = (at: number) => `${at % 7 ? '' : '\n'}${at + 3}. item **${at}** of some words${at % 3 ? '' : '\n    - deep\n\n      more'}\n`;
+const quoted = (at: number) => `> Words of ${at}, *said* again and again.${at % 2 ? '\n>' : '\n> - and a list\n> - of two\n>'}\n`;
+const LONG: Record<string, [string, string]> = {
+  'ordered list': [`${Array.from({ length: 90 }, (_, at) => item(at)).join('')}\nThe end.\n`, 'ol > li'],
+  list: [`Before\n\n${Array.from({ length: 200 }, (_, at) => `- item ${at} of words\n`).join('')}`, 'ul > li'],
+  quote: [`${Array.from({ length: 80 }, (_, at) => quoted(at)).join('')}\nThe end.\n`, 'blockquote > *'],
+};
+
+test.each(Object.entries(LONG))('a long %s is cut into pieces that together are the whole', (_, [text, parts]) => {
+  const elements = (source: string) => {
+    const root = document.createElement('div');
+    root.innerHTML = html(source);
+    return [...root.querySelectorAll(parts)].map((one) => one.textContent?.replace(/\s+/g, ' ').trim());
+  };
+  const expected = new Splitter().push(text);
+  expect(Math.max(...expected.map((block) => block.text.length))).toBeLessThan(1600);
+  expect(expected.map((block) => block.text).join('').replaceAll('\n', '')).toBe(text.replaceAll('\n', ''));
+  expect(expected.flatMap((block) => elements(block.text))).toEqual(elements(text));
+  const growing = new Splitter();
+  for (let cut = 0; cut < text.length; cut += 5) {
+    growing.push(text.slice(0, cut));
+    expect(growing.done).toEqual(expected.slice(0, growing.done.length));
+  }
+  expect(growing.done.length).toBeGreaterThanOrEqual(expected.length - 2);
+  expect(growing.push(text)).toEqual(expected);
+  // An ordered list goes on counting.
+  let number = 3;
+  for (const block of expected.filter((one) => /^\d/.test(one.text))) {
+    expect(block.joins?.start ?? 3).toBe(number);
+    number += elements(block.text).length;
+  }
+});

@@ -44,7 +44,7 @@ export async function ask(count = teach.count): Promise<boolean> {
   if (!auto) teach.busy = 'ask';
   const control = new AbortController();
   stopper = control;
-  Object.assign(teach, { askError: undefined, trainError: undefined, status: '', preview: undefined, settled: true, wish: undefined });
+  Object.assign(teach, { askError: undefined, trainError: undefined, status: '', preview: undefined, settled: true, byHand: false, wish: undefined });
   if (!auto) Object.assign(teach, { outcome: undefined, comparison: undefined, compareError: undefined, autoEnd: '', stopping: false });
   kept = undefined;
   const sources = [teach.model, teach.also].filter((id, at, all) => id && all.indexOf(id) === at).map((id) => findModel(id));

@@ -1,4 +1,4 @@
-// Rules that rate answers: a text that must occur, a pattern, a style of the built-in model, or the shorter the better. Pure.
+// Rules that rate answers: a text that must occur, a pattern, a style of the built-in model, or a length. Pure.
 import { spaced, usable, weight } from './ratings';
 import type { Group, Share } from './types';
 
@@ -9,7 +9,8 @@ export type Rule =
   | { kind: 'style'; style: Style }
   | { kind: 'contains'; text: string }
   | { kind: 'matches'; pattern: string }
-  | { kind: 'shorter' };
+  /** At most so many words. */
+  | { kind: 'shorter'; most: number };
 
 // As models/nano/README.md defines them, in the order in which they are tried: the first that fits is the style.
 const PATTERNS: [Style, RegExp][] = [
@@ -34,7 +35,7 @@ export function patternError(pattern: string): string | undefined {
   }
 }
 
-/** A test of one text; none where the rule compares texts with each other or is not complete. */
+/** A test of one text; none where the rule is not complete. */
 export function judge(rule: Rule | undefined): ((text: string) => boolean) | undefined {
   if (!rule) return undefined;
   if (rule.kind === 'style') return (text) => styleOf(text.trim()) === rule.style;
@@ -47,7 +48,10 @@ export function judge(rule: Rule | undefined): ((text: string) => boolean) | und
     const pattern = new RegExp(rule.pattern, 'u');
     return (text) => pattern.test(text);
   }
-  return undefined;
+  const { most } = rule;
+  if (!Number.isInteger(most) || most < 1) return undefined;
+  // Silence is no short answer.
+  return (text) => words(text) > 0 && words(text) <= most;
 }
 
 export const words = (text: string) => text.trim().split(/\s+/).filter(Boolean).length;
@@ -60,15 +64,24 @@ export function applyRule(rule: Rule, groups: Group[]): void {
   const fits = judge(rule);
   for (const group of groups) {
     const cards = usable(group).filter((answer) => answer.source === 'model');
-    if (rule.kind === 'shorter') {
-      // Equal lengths get equal rewards: there is nothing to prefer between them.
-      const lengths = [...new Set(cards.map((card) => card.text.length))].sort((one, other) => one - other);
-      const rewards = spaced(lengths.length);
-      for (const card of cards) card.reward = rewards[lengths.indexOf(card.text.length)];
-    } else if (fits) {
-      for (const card of cards) card.reward = fits(card.text) ? 1 : 0;
+    if (!fits) continue;
+    // Of answers that are too long the shorter ones are better, so that there is a way to where none fits yet. Equal lengths get equal
+    // rewards: there is nothing to prefer between them.
+    const long = rule.kind === 'shorter' ? [...new Set(cards.filter((card) => words(card.text) > rule.most).map((card) => words(card.text)))] : [];
+    long.sort((one, other) => one - other);
+    const rewards = spaced(long.length);
+    for (const card of cards) {
+      const at = long.indexOf(words(card.text));
+      // From 1 … −1 to 0 … −1.
+      card.reward = fits(card.text) ? 1 : at < 0 ? 0 : ((rewards[at] as number) - 1) / 2;
     }
   }
+}
+
+/** A length to begin with: about half of the answers are within it. */
+export function usualLength(groups: Group[]): number {
+  const lengths = groups.flatMap(usable).map((answer) => words(answer.text)).sort((one, other) => one - other);
+  return Math.max(1, lengths[Math.floor((lengths.length - 1) / 2)] ?? 10);
 }
 
 /** How many of the sampled responses fit. */

@@ -36,6 +36,8 @@ export const teach = $state({
   groups: [] as Group[],
   /** The ratings as they are were trained, or nobody has rated yet. */
   settled: true,
+  /** Ratings that were given one by one, which no rule gives again. */
+  byHand: false,
   /** The revision of each model as this page knows it: from its answers and its own trainings. */
   known: {} as Record<string, number>,
 
@@ -78,9 +80,17 @@ export function asksAnew(): boolean {
 }
 
 /** A rating was given or changed. */
-export function rated(): void {
+export function rated(by: 'hand' | 'rule' = 'hand'): void {
   teach.settled = false;
+  teach.byHand = by === 'hand';
   teach.preview = undefined;
+}
+
+/** Ratings that new answers would take away for good; 0 where all are trained or come from a rule. */
+export function unsent(): number {
+  if (teach.settled) return 0;
+  const own = teach.groups.flatMap((group) => group.answers).filter((one) => one.source === 'mine' && one.text.trim()).length;
+  return teach.byHand ? ready().rated : own;
 }
 
 /** All cards in another order. */

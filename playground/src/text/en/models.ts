@@ -143,6 +143,8 @@ export const models = {
   },
   page: {
     all: 'All models',
+    more: 'Show all',
+    less: 'Show less',
     tabs: { label: 'About this model', curves: 'Curves', history: 'History', compare: 'Compare', settings: 'Settings' },
     missing: { title: 'There is no such model', text: 'It was deleted, or the address is mistyped.' },
     baseText: 'A base model is shared and never changes, so it has no history. Make a copy to teach it.',

@@ -83,19 +83,28 @@ export const teach = {
   rule: {
     label: 'Rate by a rule',
     hint: 'Answers that fit get a thumb up, the others stay neutral. You can still change each one.',
-    hintShorter: 'The shortest answer gets 1, the longest −1. You can still change each one.',
+    hintShorter: (most: number) => `Answers of at most ${plural(most, 'word')} get 1, longer ones less, down to −1. You can still change each one.`,
     style: { pirate: 'Pirate', one_word: 'One word', polite: 'Polite', json: 'JSON', verbose: 'Long', plain: 'Plain' },
     own: 'Own rule',
     kind: 'Good answers',
     contains: 'Contain',
     matches: 'Match a pattern',
     shorter: 'Are short',
+    most: 'Words at most',
+    mostWrong: 'Enter a whole number from 1.',
     text: 'Text that must occur',
     pattern: 'Regular expression',
     patternHint: 'As in JavaScript, such as ^Certainly',
     apply: 'Rate by this rule',
     clear: 'Drop the rule',
     share: (fit: number, of: number) => `${fit} of ${of} fit the rule`,
+  },
+
+  drop: {
+    title: 'Leave these ratings?',
+    text: (ratings: number) => `${plural(ratings, 'rating has', 'ratings have')} not been trained yet. New answers take the place of these, and what you said about them is gone.`,
+    keep: 'Keep them',
+    go: 'Get new answers',
   },
 
   train: {

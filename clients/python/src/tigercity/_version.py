@@ -1,0 +1,3 @@
+"""The version, which pyproject.toml repeats."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,542 @@
+//! `/openai/v1`: what clients made for OpenAI's API send and read, as far as this server answers it: chat completions, text completions,
+//! responses in their text form, models, errors. Field names and shapes are theirs (OpenAI API reference, 2025). Knows no engine.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+/// One part of a message's content; only text is taken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ContentPart {
+    /// `text`, `input_text`, `output_text` or `refusal`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// A message's content: a text, or parts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "a text, or an array of parts of type `text`")]
+pub enum Content {
+    /// A text.
+    Text(String),
+    /// Parts, which are joined.
+    Parts(Vec<ContentPart>),
+}
+
+/// A function that the model called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CalledFunction {
+    /// Its name.
+    pub name: String,
+    /// Its arguments as JSON text.
+    pub arguments: String,
+}
+
+/// A call in a finished message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ToolCall {
+    /// Names the call for the answer to it.
+    pub id: String,
+    /// `function`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What was called.
+    pub function: CalledFunction,
+}
+
+/// One message of a chat request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChatMessage {
+    /// `system` or `developer` (first only), `user`, `assistant`, `tool`.
+    pub role: String,
+    /// Text; may be absent beside `tool_calls`.
+    #[serde(default)]
+    pub content: Option<Content>,
+    /// Of the speaker; templates may show it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Calls that an earlier answer made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Vec<ToolCall>>,
+    /// Which call a `tool` message answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// Fields that earlier answers carry and that say nothing to the model.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub rest: Map<String, Value>,
+}
+
+/// A function that the model may call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FunctionTool {
+    /// 1..64 of a-z, A-Z, 0-9, `_`, `-`.
+    pub name: String,
+    /// When to call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// JSON schema of its arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Value>,
+    /// Taken and not needed: named and required calls always fit the schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
+}
+
+/// A tool of a chat request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Tool {
+    /// `function`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The function.
+    pub function: FunctionTool,
+}
+
+/// How a stream is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamOptions {
+    /// A last chunk without choices has `usage`.
+    #[serde(default)]
+    pub include_usage: Option<bool>,
+    /// Taken: chunks are not padded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub include_obfuscation: Option<bool>,
+}
+
+/// Body of `POST /openai/v1/chat/completions`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChatCompletionRequest {
+    /// Id or name of a model.
+    pub model: String,
+    /// The conversation.
+    pub messages: Vec<ChatMessage>,
+    /// Server-sent events, ended by `[DONE]`.
+    #[serde(default)]
+    pub stream: Option<bool>,
+    /// With `stream`.
+    #[serde(default)]
+    pub stream_options: Option<StreamOptions>,
+    /// 0..2.
+    #[serde(default)]
+    pub temperature: Option<f64>,
+    /// Above 0, at most 1.
+    #[serde(default)]
+    pub top_p: Option<f64>,
+    /// Beyond OpenAI's: the most probable so many; 0 keeps all.
+    #[serde(default)]
+    pub top_k: Option<u32>,
+    /// Beyond OpenAI's: 0..1.
+    #[serde(default)]
+    pub min_p: Option<f64>,
+    /// 1..64.
+    #[serde(default)]
+    pub n: Option<u32>,
+    /// Most tokens of an answer.
+    #[serde(default)]
+    pub max_tokens: Option<u32>,
+    /// The newer name of `max_tokens`.
+    #[serde(default)]
+    pub max_completion_tokens: Option<u32>,
+    /// A string or up to 4.
+    #[serde(default)]
+    pub stop: Option<crate::generate::Stop>,
+    /// Any integer; the same request with the same seed gives the same text.
+    #[serde(default)]
+    pub seed: Option<i64>,
+    /// Gives each token with its log-probability.
+    #[serde(default)]
+    pub logprobs: Option<bool>,
+    /// With `logprobs`: so many of the most probable tokens, 0..20.
+    #[serde(default)]
+    pub top_logprobs: Option<u32>,
+    /// `{"type": "text" | "json_object"}` or `{"type": "json_schema", "json_schema": {"name", "schema"}}`.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub response_format: Option<Value>,
+    /// Functions that the model may call.
+    #[serde(default)]
+    pub tools: Option<Vec<Tool>>,
+    /// `none`, `auto`, `required`, or `{"type": "function", "function": {"name"}}`.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub tool_choice: Option<Value>,
+    /// Everything else, looked at by name.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub rest: Map<String, Value>,
+}
+
+/// Tokens that a request took.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CompletionUsage {
+    /// Of the prompt.
+    pub prompt_tokens: u64,
+    /// Of all answers.
+    pub completion_tokens: u64,
+    /// Both.
+    pub total_tokens: u64,
+    /// Which were not computed again.
+    pub prompt_tokens_details: PromptTokensDetails,
+}
+
+/// Part of the usage.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PromptTokensDetails {
+    /// Tokens of the prompt found computed.
+    pub cached_tokens: u64,
+}
+
+/// One alternative of a token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TopLogprob {
+    /// Its text, with replacement characters where it is part of one.
+    pub token: String,
+    /// Natural log of its probability at temperature 1.
+    pub logprob: f32,
+    /// Its bytes.
+    pub bytes: Option<Vec<u8>>,
+}
+
+/// One token of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChatTokenLogprob {
+    /// Its text, with replacement characters where it is part of one.
+    pub token: String,
+    /// Natural log of its probability at temperature 1.
+    pub logprob: f32,
+    /// Its bytes.
+    pub bytes: Option<Vec<u8>>,
+    /// The most probable tokens in its place, where asked for.
+    pub top_logprobs: Vec<TopLogprob>,
+}
+
+/// Log-probabilities of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChatLogprobs {
+    /// Each token.
+    pub content: Option<Vec<ChatTokenLogprob>>,
+    /// Always null.
+    pub refusal: Option<Vec<ChatTokenLogprob>>,
+}
+
+/// A finished answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AnswerMessage {
+    /// `assistant`.
+    pub role: String,
+    /// The text; null beside tool calls without text.
+    pub content: Option<String>,
+    /// Always null.
+    pub refusal: Option<String>,
+    /// What a reasoning model thought first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// What it calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Vec<ToolCall>>,
+}
+
+/// One of the answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChatChoice {
+    /// From 0.
+    pub index: u32,
+    /// The answer.
+    pub message: AnswerMessage,
+    /// Where asked for.
+    pub logprobs: Option<ChatLogprobs>,
+    /// `stop`, `length` or `tool_calls`.
+    pub finish_reason: String,
+    /// Beyond OpenAI's: names the exact tokens for `POST /v1/train`.
+    pub response_id: String,
+}
+
+/// Answer of a chat request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChatCompletion {
+    /// Names it.
+    pub id: String,
+    /// `chat.completion`.
+    pub object: String,
+    /// Unix seconds.
+    pub created: i64,
+    /// Id of the model.
+    pub model: String,
+    /// `rev_n`: the revision of the model that answered.
+    pub system_fingerprint: String,
+    /// The answers.
+    pub choices: Vec<ChatChoice>,
+    /// Tokens.
+    pub usage: CompletionUsage,
+}
+
+/// A piece of a streamed call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ToolCallDelta {
+    /// Which of the calls.
+    pub index: u32,
+    /// The whole call, which comes in one piece.
+    #[serde(flatten)]
+    pub call: ToolCall,
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AnswerDelta {
+    /// `assistant`, in the first piece.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// Thought.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// Calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Vec<ToolCallDelta>>,
+}
+
+/// A choice of a chunk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChunkChoice {
+    /// Which answer.
+    pub index: u32,
+    /// What is new.
+    pub delta: AnswerDelta,
+    /// Of the new tokens, where asked for.
+    pub logprobs: Option<ChatLogprobs>,
+    /// In the last chunk of an answer.
+    pub finish_reason: Option<String>,
+}
+
+/// A chunk of a streamed chat answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChatCompletionChunk {
+    /// Names the answer; the same in every chunk.
+    pub id: String,
+    /// `chat.completion.chunk`.
+    pub object: String,
+    /// Unix seconds.
+    pub created: i64,
+    /// Id of the model.
+    pub model: String,
+    /// `rev_n`.
+    pub system_fingerprint: String,
+    /// What is new; empty in the chunk of the usage.
+    pub choices: Vec<ChunkChoice>,
+    /// Null but in the last chunk, where `include_usage` asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<CompletionUsage>,
+}
+
+/// A model as OpenAI's clients list it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Model {
+    /// Id.
+    pub id: String,
+    /// `model`.
+    pub object: String,
+    /// Unix seconds.
+    pub created: i64,
+    /// `tigercity` for bases, `you` for one's own.
+    pub owned_by: String,
+}
+
+/// The list of models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ModelList {
+    /// `list`.
+    pub object: String,
+    /// All of them.
+    pub data: Vec<Model>,
+}
+
+/// Answer of a delete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ModelDeleted {
+    /// Id that is gone.
+    pub id: String,
+    /// `model`.
+    pub object: String,
+    /// `true`.
+    pub deleted: bool,
+}
+
+/// An error in OpenAI's shape.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OpenAiError {
+    /// What is wrong and what to do.
+    pub message: String,
+    /// `invalid_request_error`, `authentication_error`, `rate_limit_error`, `server_error`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The field at fault.
+    pub param: Option<String>,
+    /// What exactly.
+    pub code: Option<String>,
+}
+
+/// Body of every error under `/openai/v1`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OpenAiErrorEnvelope {
+    /// The error.
+    pub error: OpenAiError,
+}
+
+/// A prompt of a text completion: a text, or tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "a text, an array with one text, or an array of token ids")]
+pub enum CompletionPrompt {
+    /// A text.
+    Text(String),
+    /// Texts; one is taken.
+    Texts(Vec<String>),
+    /// Token ids.
+    Tokens(Vec<u32>),
+}
+
+/// Body of `POST /openai/v1/completions`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CompletionRequest {
+    /// Id or name of a model.
+    pub model: String,
+    /// What is continued, without a chat template.
+    pub prompt: CompletionPrompt,
+    /// Server-sent events, ended by `[DONE]`.
+    #[serde(default)]
+    pub stream: Option<bool>,
+    /// With `stream`.
+    #[serde(default)]
+    pub stream_options: Option<StreamOptions>,
+    /// 0..2.
+    #[serde(default)]
+    pub temperature: Option<f64>,
+    /// Above 0, at most 1.
+    #[serde(default)]
+    pub top_p: Option<f64>,
+    /// Beyond OpenAI's: 0 keeps all.
+    #[serde(default)]
+    pub top_k: Option<u32>,
+    /// Beyond OpenAI's: 0..1.
+    #[serde(default)]
+    pub min_p: Option<f64>,
+    /// 1..64.
+    #[serde(default)]
+    pub n: Option<u32>,
+    /// Most tokens of an answer; 16 where left out, as OpenAI has it.
+    #[serde(default)]
+    pub max_tokens: Option<u32>,
+    /// A string or up to 4.
+    #[serde(default)]
+    pub stop: Option<crate::generate::Stop>,
+    /// Any integer.
+    #[serde(default)]
+    pub seed: Option<i64>,
+    /// Gives each token's log-probability, and so many alternatives, 0..5.
+    #[serde(default)]
+    pub logprobs: Option<u32>,
+    /// Everything else, looked at by name.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub rest: Map<String, Value>,
+}
+
+/// Log-probabilities of a text completion.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CompletionLogprobs {
+    /// Texts of the tokens.
+    pub tokens: Vec<String>,
+    /// Their log-probabilities.
+    pub token_logprobs: Vec<f32>,
+    /// Of each, the alternatives by text.
+    pub top_logprobs: Option<Vec<Map<String, Value>>>,
+    /// Where each begins in the text, characters.
+    pub text_offset: Vec<usize>,
+}
+
+/// One of the texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CompletionChoice {
+    /// From 0.
+    pub index: u32,
+    /// The text, or its next piece.
+    pub text: String,
+    /// Where asked for.
+    pub logprobs: Option<CompletionLogprobs>,
+    /// `stop` or `length`; null in all but the last chunk of a stream.
+    pub finish_reason: Option<String>,
+}
+
+/// Answer, or chunk of the answer, of a text completion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Completion {
+    /// Names it.
+    pub id: String,
+    /// `text_completion`.
+    pub object: String,
+    /// Unix seconds.
+    pub created: i64,
+    /// Id of the model.
+    pub model: String,
+    /// `rev_n`.
+    pub system_fingerprint: String,
+    /// The texts.
+    pub choices: Vec<CompletionChoice>,
+    /// Tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<CompletionUsage>,
+}
+
+/// Input of a response: a text, or items.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "a text, or an array of messages")]
+pub enum ResponseInput {
+    /// A text of the user.
+    Text(String),
+    /// A conversation: messages, and items of earlier answers.
+    #[schema(value_type = Vec<Object>)]
+    Items(Vec<Value>),
+}
+
+/// Body of `POST /openai/v1/responses`, text only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResponseRequest {
+    /// Id or name of a model.
+    pub model: String,
+    /// What is answered.
+    pub input: ResponseInput,
+    /// The system message.
+    #[serde(default)]
+    pub instructions: Option<String>,
+    /// Typed server-sent events.
+    #[serde(default)]
+    pub stream: Option<bool>,
+    /// Taken with `stream`: events are not padded.
+    #[serde(default)]
+    pub stream_options: Option<StreamOptions>,
+    /// 0..2.
+    #[serde(default)]
+    pub temperature: Option<f64>,
+    /// Above 0, at most 1.
+    #[serde(default)]
+    pub top_p: Option<f64>,
+    /// Most tokens.
+    #[serde(default)]
+    pub max_output_tokens: Option<u32>,
+    /// `{"format": {"type": "text" | "json_object" | "json_schema", …}}`.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub text: Option<Value>,
+    /// `true` is OpenAI's default and taken, but nothing is stored: answers cannot be fetched again.
+    #[serde(default)]
+    pub store: Option<bool>,
+    /// Everything else, looked at by name.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub rest: Map<String, Value>,
+}
