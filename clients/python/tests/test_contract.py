@@ -93,6 +93,7 @@ GOLDEN = {
     "delete_model_response": _types.DeleteModelResponse,
     "chunk_info": _types.InfoChunk,
     "chunk_delta": _types.DeltaChunk,
+    "chunk_delta_top": _types.DeltaChunk,
     "chunk_reasoning": _types.DeltaChunk,
     "chunk_progress": _types.ProgressChunk,
     "chunk_stop_generate": _types.GenerateStop,

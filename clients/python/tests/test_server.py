@@ -35,10 +35,11 @@ def rated(answer: tigercity.GenerateResponse) -> list[tigercity.TrainedResponse]
 
 
 def test_generate(client: TigerCity) -> None:
-    answer = client.generate(model="tiger-nano", messages=QUESTION, temperature=0, logprobs=True)
+    answer = client.generate(model="tiger-nano", messages=QUESTION, temperature=0, logprobs=True, top_logprobs=2)
     assert "Paris" in answer.message.content
     assert (answer.model, answer.revision, answer.stop_reason) == ("tiger-nano", 0, "end_turn")
     assert answer.logprobs and len(answer.logprobs) == answer.usage.output_tokens
+    assert answer.logprobs[0].top and answer.logprobs[0].top[0].token_id == answer.logprobs[0].token_id
     again = client.generate(
         model="tiger-nano", messages=[*QUESTION, answer.message, {"role": "user", "content": "And Spain?"}], temperature=0
     )

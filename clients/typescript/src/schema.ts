@@ -1347,6 +1347,11 @@ export interface components {
              */
             top_k?: number | null;
             /**
+             * Format: int32
+             * @description With `logprobs`: so many of the most probable tokens beside each, 0..20. Default 0.
+             */
+            top_logprobs?: number | null;
+            /**
              * Format: double
              * @description (0, 1]: the smallest set of tokens with this much probability. Default: the model's own.
              */
@@ -1801,6 +1806,23 @@ export interface components {
              * @description Id in the model's vocabulary.
              */
             token_id: number;
+            /** @description The most probable tokens in its place, falling, where asked for. */
+            top?: components["schemas"]["TopToken"][] | null;
+        };
+        /** @description A token that might have been sampled. */
+        TopToken: {
+            /**
+             * Format: float
+             * @description Natural log of its probability at temperature 1.
+             */
+            logprob: number;
+            /** @description Its text alone. */
+            token: string;
+            /**
+             * Format: int32
+             * @description Id in the model's vocabulary.
+             */
+            token_id: number;
         };
         /** @description A prompt and its responses. */
         TrainGroup: {
@@ -2052,6 +2074,7 @@ export type StopChunk = components['schemas']['StopChunk'];
 export type StopReason = components['schemas']['StopReason'];
 export type StreamedSample = components['schemas']['StreamedSample'];
 export type TokenLogprob = components['schemas']['TokenLogprob'];
+export type TopToken = components['schemas']['TopToken'];
 export type TrainGroup = components['schemas']['TrainGroup'];
 export type TrainRequest = components['schemas']['TrainRequest'];
 export type TrainResponse = components['schemas']['TrainResponse'];

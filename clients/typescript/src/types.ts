@@ -25,6 +25,7 @@ export type {
   StopReason,
   StreamedSample,
   TokenLogprob,
+  TopToken,
   TrainedResponse,
   TrainGroup,
   TrainResponse,

@@ -26,6 +26,15 @@ class Message:
 
 
 @dataclass(frozen=True)
+class TopToken:
+    """A token that might have been sampled."""
+
+    token_id: int
+    token: str
+    logprob: float
+
+
+@dataclass(frozen=True)
 class TokenLogprob:
     """One sampled token."""
 
@@ -33,6 +42,8 @@ class TokenLogprob:
     token: str
     logprob: float
     """Natural log of its probability at temperature 1."""
+    top: Optional[list[TopToken]] = None
+    """The most probable tokens in its place, with `top_logprobs`."""
 
 
 @dataclass(frozen=True)
@@ -414,6 +425,7 @@ class GenerateParams(_GenerateParams, total=False):
     seed: Optional[int]
     n: Optional[int]
     logprobs: Optional[bool]
+    top_logprobs: Optional[int]
     response_format: Optional[ResponseFormat]
 
 

@@ -2,7 +2,7 @@
 import { EXAMPLES } from './examples';
 import type { Endpoint } from './openapi';
 
-export type GroupName = 'generate' | 'models' | 'train' | 'keep' | 'health' | 'other' | 'page';
+export type GroupName = 'generate' | 'models' | 'train' | 'keep' | 'health' | 'openai' | 'other' | 'page';
 
 const ORDER: [GroupName, string[]][] = [
   ['generate', ['POST /v1/generate_response']],
@@ -29,7 +29,8 @@ export function grouped(all: Endpoint[]): EndpointGroup[] {
   };
   const groups: EndpointGroup[] = ORDER.map(([name, keys]) => ({ name, endpoints: keys.flatMap(take) }));
   const rest = [...left.values()];
-  groups.push({ name: 'other', endpoints: rest.filter((endpoint) => !endpoint.path.startsWith('/api/')) });
+  groups.push({ name: 'openai', endpoints: rest.filter((endpoint) => endpoint.path.startsWith('/openai/')) });
+  groups.push({ name: 'other', endpoints: rest.filter((endpoint) => !/^\/(api|openai)\//.test(endpoint.path)) });
   groups.push({ name: 'page', endpoints: rest.filter((endpoint) => endpoint.path.startsWith('/api/')) });
   return groups.filter((group) => group.endpoints.length > 0);
 }

@@ -19,6 +19,7 @@ export const reference = {
     train: 'Train',
     keep: 'Keep and delete',
     health: 'Health',
+    openai: 'For OpenAI clients',
     other: 'More',
     page: "The Playground's own",
   },
