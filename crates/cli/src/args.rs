@@ -53,6 +53,10 @@ pub enum Command {
     Train(Box<Train>),
     /// Compare a model with its parent or an older revision: answers side by side, log-probs, win rate by your reward
     Evaluate(Box<crate::evaluate::Evaluate>),
+    /// Make a private model from a LoRA adapter in PEFT's form
+    Import(crate::files::Import),
+    /// Write a model for other programs: its adapter as PEFT reads it, or base and adapter together as a Hugging Face folder or a GGUF file
+    Export(crate::files::Export),
     /// Make, list and revoke API keys of this machine's server, whether it runs or not
     #[command(subcommand)]
     Keys(Keys),

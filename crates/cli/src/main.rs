@@ -11,6 +11,7 @@ mod data;
 mod doctor;
 mod evaluate;
 mod failure;
+mod files;
 mod home;
 mod hub;
 mod keys;
@@ -91,6 +92,8 @@ async fn command(args: Args) -> Result<(), Failure> {
         Command::Train(train) => train::run(&global, *train).await,
         Command::Evaluate(evaluate) => evaluate::run(&global, *evaluate).await,
         Command::Accounts(accounts) => accounts::run(&global, accounts).await,
+        Command::Import(import) => files::import(&global, import).await,
+        Command::Export(export) => files::export(&global, export).await,
         Command::Keys(keys) => keys::run(&global, keys).await,
         Command::Quickstart(quickstart) => quickstart::run(&global, quickstart).await,
         Command::Doctor => doctor::run(&global).await,

@@ -13,10 +13,12 @@
 //! # }
 //! ```
 
+mod form;
 mod lines;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -27,6 +29,7 @@ use tiger_wire::{
     GenerateResponse, ModelInfo, PatchModelRequest, RevisionInfo, RollbackRequest, TrainRequest, TrainResponse,
 };
 
+pub use form::NewAdapter;
 use lines::Lines;
 
 /// Tries of a request that may be repeated: connection failures, 429 and 503.
@@ -127,6 +130,21 @@ impl Client {
     /// Makes a private copy of a base or of another private model.
     pub async fn create(&self, request: &CreateModelRequest) -> Result<ModelInfo, Error> {
         self.send(|| self.request(Method::POST, "/v1/models").json(request), false).await
+    }
+
+    /// Makes a private model from an adapter in PEFT's form.
+    pub async fn import_adapter(&self, adapter: &NewAdapter) -> Result<ModelInfo, Error> {
+        let (kind, body) = adapter.form();
+        let request = || self.request(Method::POST, "/v1/adapters").header(reqwest::header::CONTENT_TYPE, &kind).body(body.clone());
+        self.send(request, false).await
+    }
+
+    /// A file of an own model's adapter, `adapter_config.json` or `adapter_model.safetensors`, at a revision or the newest.
+    pub async fn adapter_file(&self, id: &str, file: &str, revision: Option<u64>) -> Result<Bytes, Error> {
+        let query = revision.map_or_else(String::new, |revision| format!("?revision={revision}"));
+        let path = format!("/v1/models/{}/adapter/{}{query}", encode(id), encode(file));
+        let answer = self.attempt(|| self.request(Method::GET, &path), true).await?;
+        answer.bytes().await.map_err(|e| self.unreachable(&e))
     }
 
     /// Changes an own model's description or defaults.

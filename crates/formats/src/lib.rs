@@ -11,6 +11,8 @@ mod fields;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod generation;
+pub mod gguf;
+pub mod merge;
 pub mod modules;
 pub mod packed;
 pub mod peft;
@@ -24,6 +26,8 @@ pub use config::ModelConfig;
 pub use constraint::{Constraint, TokEnv};
 pub use error::FormatError;
 pub use generation::GenerationConfig;
+pub use gguf::{GgufFile, GgufType};
+pub use merge::Merged;
 pub use modules::Module;
 pub use packed::PackedFile;
 pub use peft::Adapter;

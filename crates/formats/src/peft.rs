@@ -1,16 +1,22 @@
 //! LoRA adapters as PEFT stores them: `adapter_config.json` and `adapter_model.safetensors`, so that what is trained
 //! here loads elsewhere and the reverse. Does not know versions nor optimizer state.
+//!
+//! PEFT lets every module have its own rank and scale; here an adapter has one of each. So factors are padded with zeros to the highest
+//! rank, and what a module's scale differs from the adapter's is multiplied into its B.
+
+mod config;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::architecture::Architecture;
 use crate::error::{FormatError, quoted};
-use crate::fields::{Fields, parse_object};
 use crate::modules::Module;
 use crate::safetensors::{Dtype, SafeTensors, TensorData, TensorView, f32_bytes, write};
+
+use config::Config;
 
 /// File name of the configuration.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -30,7 +36,7 @@ pub struct LoraPair {
     pub b: Vec<f32>,
 }
 
-/// A LoRA adapter. Every adapted module is adapted in every layer, with one rank.
+/// A LoRA adapter with one rank and one scale. A module that is adapted in any layer has factors in every layer, zeros where it is not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
     /// R.
@@ -44,7 +50,7 @@ pub struct Adapter {
 impl Adapter {
     /// Parses the contents of the two files and checks them against the base model. Weights become f32.
     pub fn from_bytes(config: &[u8], weights: &[u8], base: &Architecture) -> Result<Self, FormatError> {
-        let (rank, alpha, declared) = parse_config(config)?;
+        let config = Config::parse(config, base)?;
         let file = SafeTensors::from_bytes(WEIGHTS_FILE, weights)?;
         let mut halves = BTreeMap::new();
         for (name, tensor) in file.iter() {
@@ -52,31 +58,41 @@ impl Adapter {
             let (layer, module, half) = parse_name(name)
                 .filter(|(layer, ..)| *layer < base.layers)
                 .ok_or_else(|| bad(format!("is not a LoRA factor of one of {} layers", base.layers)))?;
-            if declared.as_ref().is_some_and(|d| !d.contains(&module)) {
+            if config.listed.as_ref().is_some_and(|listed| !listed.contains(&(layer, module))) {
                 return Err(bad(format!("belongs to a module that target_modules of {CONFIG_FILE} does not list")));
             }
+            let part = config.part(layer, module);
             let shape = match half {
-                Half::A => [rank, module.inputs(base)],
-                Half::B => [module.outputs(base), rank],
+                Half::A => [part.rank, module.inputs(base)],
+                Half::B => [module.outputs(base), part.rank],
             };
             halves.insert((layer, module, half), values(&tensor, shape).map_err(bad)?);
         }
-        let found: BTreeSet<Module> = halves.keys().map(|(_, module, _)| *module).collect();
-        let modules = declared.unwrap_or(found);
-        if modules.is_empty() {
+        let found: BTreeSet<(usize, Module)> = halves.keys().map(|(layer, module, _)| (*layer, *module)).collect();
+        let adapted = config.listed.clone().unwrap_or(found);
+        if adapted.is_empty() {
             return Err(FormatError::invalid(WEIGHTS_FILE, "file", "holds no LoRA factor"));
         }
+        let rank = adapted.iter().map(|&(layer, module)| config.part(layer, module).rank).max().unwrap_or(config.rank);
+        let (alpha, scale) = config.scale_at(rank)?;
+        let modules: BTreeSet<Module> = adapted.iter().map(|(_, module)| *module).collect();
         let mut tensors = BTreeMap::new();
-        for layer in 0..base.layers {
-            for &module in &modules {
-                let mut take = |half: Half| {
-                    halves.remove(&(layer, module, half)).ok_or_else(|| {
-                        let field = format!("tensor {}", quoted(&tensor_name(layer, module, half)));
-                        FormatError::invalid(WEIGHTS_FILE, &field, "is missing")
-                    })
-                };
-                tensors.insert((layer, module), LoraPair { a: take(Half::A)?, b: take(Half::B)? });
+        for (layer, module) in (0..base.layers).flat_map(|layer| modules.iter().map(move |module| (layer, *module))) {
+            if !adapted.contains(&(layer, module)) {
+                let (a, b) = (vec![0.0; rank * module.inputs(base)], vec![0.0; module.outputs(base) * rank]);
+                tensors.insert((layer, module), LoraPair { a, b });
+                continue;
             }
+            let name = |half: Half| format!("tensor {}", quoted(&tensor_name(layer, module, half)));
+            let mut take = |half: Half| {
+                halves.remove(&(layer, module, half)).ok_or_else(|| FormatError::invalid(WEIGHTS_FILE, &name(half), "is missing"))
+            };
+            let mut pair = LoraPair { a: take(Half::A)?, b: take(Half::B)? };
+            let part = config.part(layer, module);
+            widen(&mut pair, part.rank, rank);
+            let folded = fold(&mut pair.b, part.scale / scale);
+            folded.map_err(|problem| FormatError::invalid(WEIGHTS_FILE, &name(Half::B), problem))?;
+            tensors.insert((layer, module), pair);
         }
         Ok(Self { rank, alpha, tensors })
     }
@@ -161,71 +177,25 @@ fn values(tensor: &TensorView<'_>, shape: [usize; 2]) -> Result<Vec<f32>, String
     Ok(values)
 }
 
-/// Rank, alpha and, when listed by name, the adapted modules.
-fn parse_config(bytes: &[u8]) -> Result<(usize, f32, Option<BTreeSet<Module>>), FormatError> {
-    let map = parse_object(CONFIG_FILE, bytes)?;
-    let fields = Fields::new(CONFIG_FILE, &map);
-    match fields.text("peft_type")? {
-        Some("LORA") => {}
-        other => return Err(fields.unsupported("peft_type", quoted(other.unwrap_or("null")), "LORA")),
+/// From rank `from` to the higher rank `to`: zero rows of A, zero columns of B.
+fn widen(pair: &mut LoraPair, from: usize, to: usize) {
+    if from == to {
+        return;
     }
-    let bias = fields.text("bias")?.unwrap_or("none");
-    if bias != "none" {
-        return Err(fields.unsupported("bias", quoted(bias), "none"));
-    }
-    for field in ["use_dora", "use_rslora", "use_qalora", "fan_in_fan_out", "lora_bias"] {
-        if fields.flag(field)? == Some(true) {
-            return Err(fields.unsupported(field, "true", "false"));
-        }
-    }
-    // Each of these would adapt something else than all layers' linear maps with one rank and scale.
-    for field in [
-        "rank_pattern",
-        "alpha_pattern",
-        "modules_to_save",
-        "layers_to_transform",
-        "exclude_modules",
-        "layer_replication",
-        "target_parameters",
-        "trainable_token_indices",
-        "alora_invocation_tokens",
-        "arrow_config",
-        "kasa_config",
-        "velora_config",
-        "monteclora_config",
-        "use_bdlora",
-    ] {
-        let empty = match fields.get(field) {
-            None | Some(Value::Bool(false)) => true,
-            Some(Value::Object(o)) => o.is_empty(),
-            Some(Value::Array(a)) => a.is_empty(),
-            Some(_) => false,
-        };
-        if !empty {
-            return Err(fields.unsupported(field, "a value", "null or empty"));
-        }
-    }
-    // Other initialisations also change the base model's weights, without which the factors mean nothing.
-    if !matches!(fields.get("init_lora_weights"), None | Some(Value::Bool(_))) {
-        let found = fields.text("init_lora_weights")?.unwrap_or_default();
-        if found != "gaussian" {
-            return Err(fields.unsupported("init_lora_weights", quoted(found), "true, false, gaussian"));
-        }
-    }
-    let rank = fields.required_integer("r", 1..=MAX_RANK)?;
-    let alpha = fields.required_number("lora_alpha", 0.0..=MAX_ALPHA)? as f32;
-    let modules = match fields.get("target_modules") {
-        Some(Value::Array(list)) => Some(list.iter().map(|v| target(&fields, v)).collect::<Result<_, _>>()?),
-        // A pattern or "all-linear": the tensors say what it matched.
-        _ => fields.text("target_modules")?.and(None),
-    };
-    Ok((rank, alpha, modules))
+    let inputs = pair.a.len() / from;
+    pair.a.resize(to * inputs, 0.0);
+    let padding = vec![0.0; to - from];
+    pair.b = pair.b.chunks_exact(from).flat_map(|row| row.iter().chain(&padding).copied()).collect();
 }
 
-fn target(fields: &Fields<'_>, value: &Value) -> Result<Module, FormatError> {
-    let module = value.as_str().and_then(|s| Module::from_name(s.rsplit('.').next().unwrap_or(s)));
-    module.ok_or_else(|| {
-        let supported = Module::ALL.map(Module::name).join(", ");
-        fields.unsupported("target_modules", quoted(&value.to_string()), &supported)
-    })
+/// B times `factor`; 1 changes no bit.
+fn fold(b: &mut [f32], factor: f64) -> Result<(), String> {
+    if factor == 1.0 {
+        return Ok(());
+    }
+    for value in &mut *b {
+        *value = (f64::from(*value) * factor) as f32;
+    }
+    let fits = b.iter().all(|value| value.is_finite());
+    if fits { Ok(()) } else { Err(format!("times {factor:e}, its scale beside the others', is beyond f32")) }
 }

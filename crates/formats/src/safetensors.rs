@@ -1,6 +1,7 @@
 //! The safetensors container: eight bytes of header length, a JSON header, then the tensors' bytes without gaps.
 //! Reads from any bytes without copying them. Does not know what a tensor means.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io::{self, Write};
@@ -333,27 +334,50 @@ pub struct TensorData<'a> {
     pub bytes: &'a [u8],
 }
 
+/// A tensor to be written, without its elements.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorHead {
+    /// Unique name.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+}
+
 /// Writes tensors in the given order. The bytes depend on nothing but the arguments. Atomicity (temporary file,
 /// fsync, rename) is the caller's. Fails with `InvalidInput` when names repeat or a length contradicts its shape.
-pub fn write(mut out: impl Write, tensors: &[TensorData<'_>], metadata: &BTreeMap<String, String>) -> io::Result<()> {
-    let wrong = |message: String| io::Error::new(io::ErrorKind::InvalidInput, message);
+pub fn write(out: impl Write, tensors: &[TensorData<'_>], metadata: &BTreeMap<String, String>) -> io::Result<()> {
+    let head = |t: &TensorData<'_>| TensorHead { name: t.name.clone(), dtype: t.dtype, shape: t.shape.clone() };
+    let heads: Vec<TensorHead> = tensors.iter().map(head).collect();
+    // All lengths before the first byte.
+    for (i, head) in heads.iter().enumerate() {
+        check_length(head, tensors[i].bytes)?;
+    }
+    write_streamed(out, &heads, metadata, |i| Ok(Cow::Borrowed(tensors[i].bytes)))
+}
+
+/// The same, with elements that `data` makes, tensor by tensor, when their place in the file is reached.
+pub fn write_streamed<'a>(
+    mut out: impl Write,
+    heads: &[TensorHead],
+    metadata: &BTreeMap<String, String>,
+    mut data: impl FnMut(usize) -> io::Result<Cow<'a, [u8]>>,
+) -> io::Result<()> {
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
         header.insert(METADATA_KEY.to_owned(), serde_json::json!(metadata));
     }
     let mut seen = HashSet::new();
     let mut offset = 0;
-    for t in tensors {
-        let size = t.shape.iter().try_fold(t.dtype.bytes(), |product, &n| product.checked_mul(n));
-        if size != Some(t.bytes.len()) {
-            return Err(wrong(format!("{}: shape {:?} does not fit {} bytes", t.name, t.shape, t.bytes.len())));
+    for head in heads {
+        if head.name == METADATA_KEY || !seen.insert(head.name.as_str()) {
+            return Err(wrong(format!("{}: the name is taken", head.name)));
         }
-        if t.name == METADATA_KEY || !seen.insert(t.name.as_str()) {
-            return Err(wrong(format!("{}: the name is taken", t.name)));
-        }
-        let end = offset + t.bytes.len();
-        let entry = serde_json::json!({"dtype": t.dtype.name(), "shape": t.shape, "data_offsets": [offset, end]});
-        header.insert(t.name.clone(), entry);
+        let size = head.size().ok_or_else(|| wrong(format!("{}: shape {:?} is too large", head.name, head.shape)))?;
+        let end = offset + size;
+        let entry = serde_json::json!({"dtype": head.dtype.name(), "shape": head.shape, "data_offsets": [offset, end]});
+        header.insert(head.name.clone(), entry);
         offset = end;
     }
     let mut header = serde_json::to_vec(&header)?;
@@ -364,7 +388,30 @@ pub fn write(mut out: impl Write, tensors: &[TensorData<'_>], metadata: &BTreeMa
     }
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
-    tensors.iter().try_for_each(|t| out.write_all(t.bytes))
+    for (i, head) in heads.iter().enumerate() {
+        let bytes = data(i)?;
+        check_length(head, &bytes)?;
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+impl TensorHead {
+    /// Bytes of its elements.
+    fn size(&self) -> Option<usize> {
+        self.shape.iter().try_fold(self.dtype.bytes(), |product, &n| product.checked_mul(n))
+    }
+}
+
+fn check_length(head: &TensorHead, bytes: &[u8]) -> io::Result<()> {
+    match head.size() == Some(bytes.len()) {
+        true => Ok(()),
+        false => Err(wrong(format!("{}: shape {:?} does not fit {} bytes", head.name, head.shape, bytes.len()))),
+    }
+}
+
+fn wrong(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
 /// Little-endian bytes of `values`, for [`TensorData::bytes`].

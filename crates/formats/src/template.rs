@@ -152,7 +152,7 @@ pub struct PromptParts {
 /// A compiled chat template with its checkpoint's special tokens.
 pub struct ChatTemplate {
     env: Environment<'static>,
-    mentions_content: bool,
+    source: String,
     tool_style: Option<ToolStyle>,
     special_tokens: BTreeMap<&'static str, String>,
     threads: Threads,
@@ -213,7 +213,12 @@ impl ChatTemplate {
         let env = isolated(&threads, steps, move || env::environment(&text).map_err(|e| format!("does not compile: {e}")))
             .unwrap_or_else(|problem| Err(problem.to_owned()))
             .map_err(|problem| FormatError::invalid(file, "chat_template", problem))?;
-        Ok(Self { env, mentions_content: source.contains("content"), tool_style: ToolStyle::of(source), special_tokens, threads })
+        Ok(Self { env, source: source.to_owned(), tool_style: ToolStyle::of(source), special_tokens, threads })
+    }
+
+    /// The template as written.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// How the model writes a call of a tool; `None` when the template does not show tools.
@@ -254,7 +259,7 @@ impl ChatTemplate {
         if how.ending == Ending::ContinueFinal {
             let mut messages = messages.to_vec();
             let last = match messages.last_mut() {
-                Some(last) if self.mentions_content => last,
+                Some(last) if self.source.contains("content") => last,
                 _ => return Err(cannot_continue("there is no message that it shows")),
             };
             let text = env::py_trim(&last.content).to_owned();

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use tiger_engine::{Engine, Handle};
 use tiger_store::Store;
 use tiger_wire::{ErrorCode, ErrorType};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::auth::Gate;
@@ -18,7 +18,7 @@ use crate::bases::Bases;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::flight::{Flights, Places};
-use crate::limits::Limits;
+use crate::limits::{IMPORTS_AT_ONCE, Limits};
 use crate::pulls::Pulls;
 use crate::recorder::{Recorder, Writers};
 use crate::source::Weights;
@@ -77,6 +77,7 @@ struct Inner {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     started: Instant,
     pulls: Pulls,
+    imports: Semaphore,
 }
 
 impl Drop for Inner {
@@ -131,6 +132,7 @@ impl App {
             tasks: Mutex::new(Vec::new()),
             started: Instant::now(),
             pulls: Pulls::default(),
+            imports: Semaphore::new(IMPORTS_AT_ONCE),
             store,
             config,
         }));
@@ -171,6 +173,11 @@ impl App {
     /// Base models.
     pub fn bases(&self) -> &Bases {
         &self.0.bases
+    }
+
+    /// Places of adapters that are read in.
+    pub fn imports(&self) -> &Semaphore {
+        &self.0.imports
     }
 
     /// Limits of the door.

@@ -11,6 +11,8 @@ pub struct Limits {
     pub train_body_bytes: usize,
     /// Bytes of a chat: thousands of messages, or a few of a whole context.
     pub chat_body_bytes: usize,
+    /// Bytes of an adapter's two files: rank 64 on all linear maps of an 8B model in f32 is 0.7 GB.
+    pub adapter_body_bytes: usize,
     /// Bytes of any other body: names and numbers.
     pub small_body_bytes: usize,
     /// Most messages of one conversation: each costs the template some work.
@@ -45,6 +47,7 @@ impl Default for Limits {
             generate_body_bytes: 16 << 20,
             train_body_bytes: 64 << 20,
             chat_body_bytes: 4 << 20,
+            adapter_body_bytes: 1 << 30,
             small_body_bytes: 64 << 10,
             messages: 4096,
             train_groups: 1024,
@@ -70,6 +73,12 @@ pub const REQUEST_ID_CHARS: usize = 64;
 pub const STOP_BYTES: usize = 4096;
 /// Longest description of a model, bytes.
 pub const DESCRIPTION_BYTES: usize = 16 << 10;
+/// Longest `adapter_config.json`, bytes: real ones have a few kilobytes, with every module named some hundreds.
+pub const ADAPTER_CONFIG_BYTES: usize = 1 << 20;
+/// Time for an adapter's files to arrive: a gigabyte over a home's line.
+pub const ADAPTER_TIME: Duration = Duration::from_secs(900);
+/// Adapters that are read at once; others wait. Each is in memory as sent and as stored.
+pub const IMPORTS_AT_ONCE: usize = 2;
 /// Longest piece of a client's string that an error message repeats, characters.
 pub const QUOTE_CHARS: usize = 80;
 /// Largest JSON schema of `response_format`, bytes: compiling takes time in proportion or worse.

@@ -27,7 +27,9 @@ use crate::flight::Flight;
 use crate::limits::REQUEST_ID_CHARS;
 use crate::openai;
 use crate::routes::openai as openai_routes;
-use crate::routes::{account, accounts, adapter, chats, evaluate, generate, health, keys, models, pulls, revisions, train, usage};
+use crate::routes::{
+    account, accounts, adapter, adapters, chats, evaluate, generate, health, keys, models, pulls, revisions, train, usage,
+};
 
 /// The routes with their document.
 fn documented(app: &App) -> OpenApiRouter<App> {
@@ -44,6 +46,7 @@ fn documented(app: &App) -> OpenApiRouter<App> {
         .routes(routes!(chats::list, chats::create, chats::delete_all))
         .routes(routes!(chats::get, chats::update, chats::delete))
         .layer(DefaultBodyLimit::max(limits.chat_body_bytes));
+    let adapter = OpenApiRouter::new().routes(routes!(adapters::import)).layer(DefaultBodyLimit::max(limits.adapter_body_bytes));
     let small = OpenApiRouter::new()
         .routes(routes!(models::list, models::create))
         .routes(routes!(models::get, models::patch, models::delete))
@@ -69,7 +72,7 @@ fn documented(app: &App) -> OpenApiRouter<App> {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics_text))
         .layer(DefaultBodyLimit::max(limits.small_body_bytes));
-    OpenApiRouter::with_openapi(crate::openapi::document()).merge(generate).merge(train).merge(chat).merge(small)
+    OpenApiRouter::with_openapi(crate::openapi::document()).merge(generate).merge(train).merge(chat).merge(adapter).merge(small)
 }
 
 /// The OpenAPI document.

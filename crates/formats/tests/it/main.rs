@@ -7,6 +7,8 @@ mod config;
 mod constraint;
 mod digest;
 mod generation;
+mod gguf;
+mod merge;
 mod packed;
 mod peft;
 mod safetensors;

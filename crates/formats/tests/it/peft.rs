@@ -77,6 +77,86 @@ fn patterns_take_what_the_tensors_have() {
     refuses(read(json!({"target_modules": ["q_proj", "k_proj", "v_proj"]})), &["k_proj.lora_A", "is missing"]);
 }
 
+/// What `adapter` adds to the output of a module for the input (1, 2, 3, …), in f64.
+fn added(adapter: &Adapter, layer: usize, module: Module) -> Vec<f64> {
+    let (pair, rank) = (&adapter.tensors[&(layer, module)], adapter.rank);
+    let rows = pair.a.chunks_exact(pair.a.len() / rank);
+    let low: Vec<f64> = rows.map(|row| row.iter().enumerate().map(|(i, a)| f64::from(*a) * (i + 1) as f64).sum()).collect();
+    let scale = f64::from(adapter.alpha) / rank as f64;
+    pair.b.chunks_exact(rank).map(|row| scale * row.iter().zip(&low).map(|(b, x)| f64::from(*b) * x).sum::<f64>()).collect()
+}
+
+/// Files with the tensors of an adapter of rank 2, except that `layers.1.self_attn.q_proj` has those of an adapter of rank 3.
+fn mixed_ranks(config: Value) -> Result<Adapter, FormatError> {
+    let (two, three) = (adapter(&[Module::Q, Module::V], 2), adapter(&[Module::Q, Module::V], 3));
+    let own = |name: &str| name.contains("layers.1.self_attn.q_proj");
+    let (files, mut parts) = ([two.weights_bytes().unwrap(), three.weights_bytes().unwrap()], Vec::new());
+    for (bytes, special) in files.iter().zip([false, true]) {
+        let file = SafeTensors::from_bytes("w", bytes.as_slice()).unwrap();
+        let of = |(name, t): (&str, tiger_formats::TensorView<'_>)| (name.to_owned(), t.shape.to_vec(), t.bytes.to_vec());
+        parts.extend(file.iter().filter(|(name, _)| own(name) == special).map(of));
+    }
+    let list = |(name, shape, bytes)| TensorData { name: String::clone(name), dtype: Dtype::F32, shape: Vec::clone(shape), bytes };
+    let list: Vec<TensorData<'_>> = parts.iter().map(|(n, s, b)| list((n, s, b))).collect();
+    let mut out = Vec::new();
+    write(&mut out, &list, &BTreeMap::new()).unwrap();
+    let whole: Value = serde_json::from_slice(&two.config_bytes("b")).unwrap();
+    Adapter::from_bytes(with(&whole, config).to_string().as_bytes(), &out, &base())
+}
+
+#[test]
+fn every_module_keeps_its_own_rank_and_scale() {
+    let (two, three) = (adapter(&[Module::Q, Module::V], 2), adapter(&[Module::Q, Module::V], 3));
+    let special = "layers.1.self_attn.q_proj";
+    // alpha is 6 in the file: scales of the module of rank 3 and of the others.
+    for (config, own, others) in [
+        (json!({"rank_pattern": {special: 3}}), 6.0 / 3.0, 6.0 / 2.0),
+        (json!({"rank_pattern": {r"layers\.1\..*\.q_proj": 3}, "use_rslora": true}), 6.0 / 3f64.sqrt(), 6.0 / 2f64.sqrt()),
+        (json!({"rank_pattern": {special: 3}, "alpha_pattern": {special: 12}}), 12.0 / 3.0, 6.0 / 2.0),
+        (json!({"rank_pattern": {special: 3, "q_proj": 2}, "alpha_pattern": {"^model.layers.[01].self_attn.._proj": 1}}), 1.0 / 3.0, 0.5),
+        (json!({"rank_pattern": {special: 3}, "alpha_pattern": {special: 12}, "lora_alpha": 0}), 12.0 / 3.0, 0.0),
+    ] {
+        let mixed = mixed_ranks(config.clone()).unwrap();
+        assert_eq!(mixed.rank, 3);
+        for (layer, module) in [(0, Module::Q), (0, Module::V), (1, Module::Q), (1, Module::V)] {
+            let is_special = (layer, module) == (1, Module::Q);
+            let (from, scale) = if is_special { (&three, own) } else { (&two, others) };
+            let plain = f64::from(from.alpha) / from.rank as f64;
+            for (ours, theirs) in added(&mixed, layer, module).into_iter().zip(added(from, layer, module)) {
+                let wanted = theirs / plain * scale;
+                assert!((ours - wanted).abs() <= 1e-6 * wanted.abs(), "{config}: {layer} {module:?}: {ours} {wanted}");
+            }
+        }
+        let again = Adapter::from_bytes(&mixed.config_bytes("b"), &mixed.weights_bytes().unwrap(), &base()).unwrap();
+        assert_eq!(again, mixed, "{config}");
+    }
+    // Without a pattern for it, and with one that names no whole part of a name, the rank is wrong.
+    refuses(mixed_ranks(json!({})), &["imply [2, 8]"]);
+    refuses(mixed_ranks(json!({"rank_pattern": {"_proj": 3}})), &["imply [2, 8]"]);
+    // The first that matches counts.
+    refuses(mixed_ranks(json!({"rank_pattern": {"q_proj": 2, special: 3}})), &["imply [2, 8]"]);
+}
+
+#[test]
+fn layers_may_be_left_out() {
+    let full = adapter(&[Module::Q], 2);
+    let only = Adapter { tensors: full.tensors.clone().into_iter().filter(|((layer, _), _)| *layer == 1).collect(), ..full.clone() };
+    let config: Value = serde_json::from_slice(&only.config_bytes("b")).unwrap();
+    let read = |targets: Value| {
+        let config = with(&config, json!({"target_modules": targets}));
+        Adapter::from_bytes(config.to_string().as_bytes(), &only.weights_bytes().unwrap(), &base())
+    };
+    for targets in [json!(["model.layers.1.self_attn.q_proj"]), json!("all-linear")] {
+        let adapter = read(targets).unwrap();
+        assert_eq!(adapter.tensors[&(1, Module::Q)], full.tensors[&(1, Module::Q)]);
+        assert!(adapter.tensors[&(0, Module::Q)].a.iter().chain(&adapter.tensors[&(0, Module::Q)].b).all(|v| *v == 0.0));
+        assert_eq!(adapter.tensors.len(), 2);
+    }
+    refuses(read(json!(["q_proj"])), &["layers.0.self_attn.q_proj.lora_A", "is missing"]);
+    refuses(read(json!(["model.layers.2.self_attn.q_proj"])), &["target_modules"]);
+    refuses(read(json!(["roj"])), &["target_modules"]);
+}
+
 #[test]
 fn configurations_that_mean_something_else_are_refused() {
     let adapter = adapter(&Module::ALL, 2);
@@ -87,9 +167,17 @@ fn configurations_that_mean_something_else_are_refused() {
         (json!({"peft_type": null}), "peft_type"),
         (json!({"bias": "all"}), "bias"),
         (json!({"use_dora": true}), "use_dora"),
-        (json!({"use_rslora": true}), "use_rslora"),
+        (json!({"use_rslora": 1}), "use_rslora"),
+        (json!({"lora_bias": true}), "lora_bias"),
         (json!({"fan_in_fan_out": true}), "fan_in_fan_out"),
-        (json!({"rank_pattern": {"q_proj": 4}}), "rank_pattern"),
+        (json!({"rank_pattern": {"q_proj": 4}}), "imply [4, 8]"),
+        (json!({"rank_pattern": {"q_proj": 1.5}}), "1.5"),
+        (json!({"rank_pattern": {"q_proj": 0}}), "rank_pattern"),
+        (json!({"rank_pattern": [4]}), "rank_pattern"),
+        (json!({"alpha_pattern": {"q_proj": "x"}}), "alpha_pattern"),
+        (json!({"alpha_pattern": {"(?=q)q_proj": 2}}), "look-around"),
+        (json!({"alpha_pattern": {"(((a{99}){99}){99}){99}": 2}}), "look-around"),
+        (json!({"lora_alpha": 999_999, "use_rslora": true}), "lora_alpha"),
         (json!({"modules_to_save": ["lm_head"]}), "modules_to_save"),
         (json!({"layers_to_transform": 1}), "layers_to_transform"),
         (json!({"target_modules": ["lm_head"]}), "lm_head"),

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod accounts;
 pub mod adapter;
+pub mod adapters;
 pub mod chats;
 pub mod evaluate;
 pub mod generate;

@@ -213,11 +213,7 @@ pub async fn create(
 }
 
 fn check_create(request: &CreateModelRequest) -> Result<(), ApiError> {
-    let name = &request.name;
-    if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(|c| c.is_control() || c == '/') {
-        let message = format!("`name` must have 1 to {MAX_NAME_CHARS} characters, no control characters and no `/`");
-        return Err(ApiError::invalid("name", message));
-    }
+    check_name(&request.name)?;
     check_description(&request.description)?;
     if let Some(rank) = request.rank.filter(|rank| *rank == 0 || *rank > MAX_RANK) {
         return Err(ApiError::invalid("rank", format!("`rank` is {rank}; it must be between 1 and {MAX_RANK}")));
@@ -230,7 +226,17 @@ fn check_create(request: &CreateModelRequest) -> Result<(), ApiError> {
     check_range("learning_rate", request.learning_rate, (0.0, LEARNING_RATE), true)
 }
 
-fn check_description(description: &str) -> Result<(), ApiError> {
+/// A name that a model may have.
+pub fn check_name(name: &str) -> Result<(), ApiError> {
+    if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(|c| c.is_control() || c == '/') {
+        let message = format!("`name` must have 1 to {MAX_NAME_CHARS} characters, no control characters and no `/`");
+        return Err(ApiError::invalid("name", message));
+    }
+    Ok(())
+}
+
+/// A description that a model may have.
+pub fn check_description(description: &str) -> Result<(), ApiError> {
     if description.len() > DESCRIPTION_BYTES {
         let message = format!("`description` has {} bytes; at most {DESCRIPTION_BYTES} are allowed", description.len());
         return Err(ApiError::invalid("description", message));

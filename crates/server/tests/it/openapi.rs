@@ -129,6 +129,7 @@ fn api_calls() -> Vec<Call> {
         call(post, "/v1/models/{id}/rollback", "/v1/models/mine/rollback", Some(json!({"revision": 77}))),
         call(get.clone(), "/v1/models/{id}/adapter/{file}", "/v1/models/mine/adapter/adapter_config.json", None),
         call(get.clone(), "/v1/models/{id}/adapter/{file}", "/v1/models/mine/adapter/other", None),
+        call(Method::POST, "/v1/adapters", "/v1/adapters", Some(json!({"name": "mine"}))),
         call(delete.clone(), "/v1/models/{id}", "/v1/models/mine", None),
         call(delete, "/v1/models/{id}", "/v1/models/Tiny", None),
         call(get.clone(), "/healthz", "/healthz", None),
