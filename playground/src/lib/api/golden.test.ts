@@ -9,6 +9,7 @@ import chat from '../../../../crates/wire/golden/chat.json';
 import chatDocument from '../../../../crates/wire/golden/chat_document.json';
 import chatList from '../../../../crates/wire/golden/chat_list.json';
 import chunkDelta from '../../../../crates/wire/golden/chunk_delta.json';
+import chunkDeltaTop from '../../../../crates/wire/golden/chunk_delta_top.json';
 import chunkError from '../../../../crates/wire/golden/chunk_error.json';
 import chunkInfo from '../../../../crates/wire/golden/chunk_info.json';
 import chunkProgress from '../../../../crates/wire/golden/chunk_progress.json';
@@ -101,11 +102,11 @@ it('has values that the page knows', () => {
 });
 
 it('reads every kind of line', async () => {
-  const lines = [chunkInfo, chunkDelta, chunkReasoning, chunkProgress, chunkStopGenerate, chunkStopTrain, chunkStopEvaluate, chunkStopCreate, chunkError];
+  const lines = [chunkInfo, chunkDelta, chunkDeltaTop, chunkReasoning, chunkProgress, chunkStopGenerate, chunkStopTrain, chunkStopEvaluate, chunkStopCreate, chunkError];
   const { body } = new Response(lines.map((line) => JSON.stringify(line)).join('\n'));
   const types = [];
   for await (const chunk of objects<Api.Chunk>(body as ReadableStream<Uint8Array>)) types.push(chunk.type);
-  expect(types).toEqual(['info', 'delta', 'delta', 'progress', 'stop', 'stop', 'stop', 'stop', 'error']);
+  expect(types).toEqual(['info', 'delta', 'delta', 'delta', 'progress', 'stop', 'stop', 'stop', 'stop', 'error']);
 });
 
 it('leaves out no answer of the server', () => {
@@ -113,5 +114,5 @@ it('leaves out no answer of the server', () => {
   const unread = /^openai_|_request|_minimal|_batch|^delete_model_response|^deleted_|^revoke_key_response|^sign_out_response|^chunk_progress_within_step/;
   const all = readdirSync(join(import.meta.dirname, '../../../../crates/wire/golden')).filter((name) => !unread.test(name));
   // As many as are imported above.
-  expect(all).toHaveLength(32);
+  expect(all).toHaveLength(33);
 });

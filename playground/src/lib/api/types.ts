@@ -79,6 +79,7 @@ export interface TokenLogprob {
   token_id: number;
   token: string;
   logprob: number;
+  top?: { token_id: number; token: string; logprob: number }[];
 }
 
 export interface GenerateRequest {
