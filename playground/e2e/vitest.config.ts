@@ -8,5 +8,8 @@ export default defineConfig({
     fileParallelism: false,
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    // The machine may be busy with others: a journey waits longer than people would, and is broken when it fails twice.
+    expect: { poll: { timeout: 10_000 } },
+    retry: 1,
   },
 });
