@@ -96,3 +96,21 @@ export function longMarkdown(tokens: number): string[] {
   // Pieces of about four characters, as tokens are.
   return parts.join('').match(/[\s\S]{1,4}/g)!;
 }
+
+/** Runs in the page: times of drawing one fixed table, ms, sorted; says how fast this machine is at this moment. */
+export async function reference(runs: number): Promise<number[]> {
+  const row = `<tr>${'<td>word <b>bold</b> word</td>'.repeat(4)}</tr>`;
+  const times: number[] = [];
+  for (let run = 0; run < runs; run++) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    const begun = performance.now();
+    const frame = document.createElement('div');
+    frame.className = 'reference';
+    frame.innerHTML = `<table>${row.repeat(400)}</table>`;
+    document.body.append(frame);
+    void frame.offsetHeight;
+    frame.remove();
+    times.push(performance.now() - begun);
+  }
+  return times.sort((a, b) => a - b);
+}
