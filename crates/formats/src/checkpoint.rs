@@ -13,8 +13,10 @@ use crate::config::ModelConfig;
 use crate::digest::hex;
 use crate::error::{FormatError, quoted};
 use crate::fields::{UniqueMap, file_label, read_limited};
+use crate::gguf::{Gguf, GgufWeights};
+use crate::map::AnyBytes;
 use crate::modules::{HEAD, required_tensors};
-use crate::safetensors::{AnyBytes, SafeTensors, TensorView};
+use crate::safetensors::{Dtype, SafeTensors, TensorView};
 
 /// Longest index, bytes; that of a model of 1,000 layers has about 2 MB.
 pub const MAX_INDEX_BYTES: u64 = 16 << 20;
@@ -27,30 +29,48 @@ const SAMPLE_BYTES: usize = 4096;
 const CONFIG_FILE: &str = "config.json";
 const WEIGHTS_FILE: &str = "model.safetensors";
 const INDEX_FILE: &str = "model.safetensors.index.json";
+/// The weights of a folder that holds no safetensors.
+pub const GGUF_FILE: &str = "model.gguf";
 
 /// An open checkpoint. Every tensor that its architecture needs is present with its exact shape and a float type,
 /// and nothing else is. The weights are mapped, not copied.
 pub struct Checkpoint {
     config: ModelConfig,
-    shards: Vec<SafeTensors<AnyBytes>>,
-    /// Tensor name → index of its shard.
-    places: HashMap<String, usize>,
-    /// Name, length and time of change of each shard; empty for one that is no file.
+    weights: Weights,
+    /// Name, length and time of change of each file; empty for one that is no file.
     stamps: Vec<String>,
+}
+
+enum Weights {
+    Shards(Shards),
+    Gguf(GgufWeights),
+}
+
+struct Shards {
+    files: Vec<SafeTensors<AnyBytes>>,
+    /// Names of the files.
+    labels: Vec<String>,
+    /// Tensor name → index of its file.
+    places: HashMap<String, usize>,
 }
 
 impl std::fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Checkpoint").field("config", &self.config).field("shards", &self.shards.len()).finish()
+        f.debug_struct("Checkpoint").field("config", &self.config).field("files", &self.stamps.len()).finish_non_exhaustive()
     }
 }
 
 impl Checkpoint {
-    /// Opens `config.json` and `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+    /// Opens `config.json` and `model.safetensors`, or the shards that `model.safetensors.index.json` names, or `model.gguf`.
     pub fn open(dir: &Path) -> Result<Self, FormatError> {
         let config = ModelConfig::open(&dir.join(CONFIG_FILE))?;
         let single = dir.join(WEIGHTS_FILE);
-        let index = dir.join(INDEX_FILE);
+        let (index, gguf) = (dir.join(INDEX_FILE), dir.join(GGUF_FILE));
+        if !single.exists() && !index.exists() && gguf.exists() {
+            let mut checkpoint = Self::from_gguf(config, Gguf::open(&gguf)?.boxed())?;
+            checkpoint.stamps = vec![stamp(&gguf)?];
+            return Ok(checkpoint);
+        }
         if single.exists() || !index.exists() {
             let mut checkpoint = Self::assemble(config, vec![(WEIGHTS_FILE.to_owned(), map(&single)?)], None)?;
             checkpoint.stamps = vec![stamp(&single)?];
@@ -89,15 +109,35 @@ impl Checkpoint {
     }
 
     /// A tensor by name (see [`crate::modules`]). Every name of [`required_tensors`] is present; another is an error.
+    /// A quantised tensor of a GGUF file is made now, as F32.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, FormatError> {
-        let missing = || FormatError::invalid(WEIGHTS_FILE, &format!("tensor {}", quoted(name)), "is missing");
-        let place = self.places.get(name).ok_or_else(missing)?;
-        self.shards[*place].tensor(name).ok_or_else(missing)
+        let found = match &self.weights {
+            Weights::Shards(shards) => shards.tensor(name),
+            Weights::Gguf(weights) => weights.tensor(name),
+        };
+        found.ok_or_else(|| self.missing(name))
     }
 
-    /// Bytes of all tensors that the architecture needs.
+    /// Type and shape of a tensor as [`Checkpoint::tensor`] gives it, without making it.
+    pub fn head(&self, name: &str) -> Result<(Dtype, &[usize]), FormatError> {
+        let found = match &self.weights {
+            Weights::Shards(shards) => shards.tensor(name).map(|tensor| (tensor.dtype, tensor.shape)),
+            Weights::Gguf(weights) => weights.head(name),
+        };
+        found.ok_or_else(|| self.missing(name))
+    }
+
+    fn missing(&self, name: &str) -> FormatError {
+        FormatError::invalid(self.label(name), &format!("tensor {}", quoted(name)), "is missing")
+    }
+
+    /// Bytes of all tensors that the architecture needs, as they are stored.
     pub fn total_bytes(&self) -> u64 {
-        required_tensors(self.architecture()).iter().filter_map(|(name, _)| self.tensor(name).ok()).map(|t| t.bytes.len() as u64).sum()
+        let bytes = |name: &str| match &self.weights {
+            Weights::Shards(shards) => shards.tensor(name).map(|tensor| tensor.bytes.len()),
+            Weights::Gguf(weights) => weights.stored_bytes(name),
+        };
+        required_tensors(self.architecture()).iter().filter_map(|(name, _)| bytes(name)).map(|bytes| bytes as u64).sum()
     }
 
     /// What tells these weights from all others, 64 hexadecimal digits: a hash of each file's name, length, time of change and header, and of a
@@ -113,12 +153,19 @@ impl Checkpoint {
             hasher.update((bytes.len() as u64).to_le_bytes());
             hasher.update(bytes);
         };
-        for (stamp, shard) in self.stamps.iter().zip(&self.shards) {
-            add(stamp.as_bytes());
-            add(shard.header());
-            for (_, tensor) in shard.iter() {
-                let middle = tensor.bytes.len().saturating_sub(SAMPLE_BYTES) / 2;
-                add(&tensor.bytes[middle..][..SAMPLE_BYTES.min(tensor.bytes.len())]);
+        let page = |bytes: &[u8]| bytes[bytes.len().saturating_sub(SAMPLE_BYTES) / 2..][..SAMPLE_BYTES.min(bytes.len())].to_vec();
+        match &self.weights {
+            Weights::Shards(shards) => {
+                for (stamp, shard) in self.stamps.iter().zip(&shards.files) {
+                    add(stamp.as_bytes());
+                    add(shard.header());
+                    shard.iter().for_each(|(_, tensor)| add(&page(&tensor.bytes)));
+                }
+            }
+            Weights::Gguf(weights) => {
+                self.stamps.iter().for_each(|stamp| add(stamp.as_bytes()));
+                add(weights.header());
+                weights.all_bytes().for_each(|bytes| add(&page(bytes)));
             }
         }
         Some(hex(&hasher.finalize()))
@@ -150,41 +197,71 @@ impl Checkpoint {
         }
         // Older files say nothing of tying; then the head's absence says it.
         config.architecture.tied = config.declared_tied.unwrap_or(!places.contains_key(HEAD));
-        let (labels, shards): (Vec<_>, Vec<_>) = shards.into_iter().unzip();
-        let checkpoint = Self { config, shards, places, stamps: Vec::new() };
-        checkpoint.check(&labels)?;
+        let (labels, files): (Vec<_>, Vec<_>) = shards.into_iter().unzip();
+        Self::checked(config, Weights::Shards(Shards { files, labels, places }))
+    }
+
+    fn from_gguf(mut config: ModelConfig, file: Gguf<AnyBytes>) -> Result<Self, FormatError> {
+        let weights = GgufWeights::new(file, &config.architecture)?;
+        config.architecture.tied = config.declared_tied.unwrap_or(weights.head(HEAD).is_none());
+        Self::checked(config, Weights::Gguf(weights))
+    }
+
+    fn checked(config: ModelConfig, weights: Weights) -> Result<Self, FormatError> {
+        let checkpoint = Self { config, weights, stamps: Vec::new() };
+        checkpoint.check()?;
         Ok(checkpoint)
     }
 
+    /// The file that a tensor is in or should be in.
+    fn label(&self, name: &str) -> &str {
+        match &self.weights {
+            Weights::Gguf(_) => GGUF_FILE,
+            Weights::Shards(shards) => match shards.places.get(name) {
+                Some(i) => &shards.labels[*i],
+                None if shards.labels.len() == 1 => &shards.labels[0],
+                None => INDEX_FILE,
+            },
+        }
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match &self.weights {
+            Weights::Shards(shards) => Box::new(shards.places.keys().map(String::as_str)),
+            Weights::Gguf(weights) => Box::new(weights.names()),
+        }
+    }
+
     /// Every needed tensor is here with its shape, and no other tensor is.
-    fn check(&self, labels: &[String]) -> Result<(), FormatError> {
-        let label = |name: &str| match self.places.get(name) {
-            Some(i) => labels[*i].as_str(),
-            None if labels.len() == 1 => labels[0].as_str(),
-            None => INDEX_FILE,
-        };
+    fn check(&self) -> Result<(), FormatError> {
         let required = required_tensors(self.architecture());
         for (name, shape) in &required {
             let field = format!("tensor {}", quoted(name));
-            let Ok(tensor) = self.tensor(name) else {
+            let Ok((dtype, found)) = self.head(name) else {
                 let problem = format!("is missing; {CONFIG_FILE} implies it with shape {shape:?}");
-                return Err(FormatError::invalid(label(name), &field, problem));
+                return Err(FormatError::invalid(self.label(name), &field, problem));
             };
-            if tensor.shape != shape {
-                let problem = format!("has shape {:?}, {CONFIG_FILE} implies {shape:?}", tensor.shape);
-                return Err(FormatError::invalid(label(name), &field, problem));
+            if found != shape {
+                let problem = format!("has shape {found:?}, {CONFIG_FILE} implies {shape:?}");
+                return Err(FormatError::invalid(self.label(name), &field, problem));
             }
-            if !tensor.dtype.is_weight() {
-                return Err(FormatError::unsupported(label(name), &field, tensor.dtype.name(), "F32, F16, BF16"));
+            if !dtype.is_weight() {
+                return Err(FormatError::unsupported(self.label(name), &field, dtype.name(), "F32, F16, BF16"));
             }
         }
         let known: std::collections::HashSet<&str> = required.iter().map(|(name, _)| name.as_str()).collect();
-        let stray = self.places.keys().filter(|n| !known.contains(n.as_str()) && !is_redundant(n)).min();
+        let stray = self.names().filter(|n| !known.contains(n) && !is_redundant(n)).min();
         if let Some(name) = stray {
             let problem = format!("has no place in the architecture of {CONFIG_FILE}; ignoring it would change the model");
-            return Err(FormatError::invalid(label(name), &format!("tensor {}", quoted(name)), problem));
+            return Err(FormatError::invalid(self.label(name), &format!("tensor {}", quoted(name)), problem));
         }
         Ok(())
+    }
+}
+
+impl Shards {
+    fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        self.files[*self.places.get(name)?].tensor(name)
     }
 }
 

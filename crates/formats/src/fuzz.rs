@@ -5,6 +5,7 @@ use crate::architecture::{Architecture, Rope, RopeScaling};
 use crate::checkpoint::parse_index;
 use crate::config::ModelConfig;
 use crate::generation::GenerationConfig;
+use crate::gguf::{Gguf, small_files};
 use crate::peft::Adapter;
 use crate::safetensors::SafeTensors;
 use crate::template::{ChatTemplate, Ending, Message, Render};
@@ -13,7 +14,7 @@ use crate::template::{ChatTemplate, Ending, Message, Render};
 pub type Entry = fn(&[u8]);
 
 /// Every entry by the name of its target and of its corpus folder.
-pub const ENTRIES: [(&str, Entry); 7] = [
+pub const ENTRIES: [(&str, Entry); 8] = [
     ("safetensors", safetensors),
     ("config", config),
     ("index", index),
@@ -21,6 +22,7 @@ pub const ENTRIES: [(&str, Entry); 7] = [
     ("template", template),
     ("peft", peft),
     ("packed", packed),
+    ("gguf", gguf),
 ];
 
 /// A safetensors file; every tensor is read to its last byte.
@@ -30,6 +32,18 @@ pub fn safetensors(data: &[u8]) {
             let elements: usize = tensor.shape.iter().product();
             assert_eq!(elements * tensor.dtype.bytes(), tensor.bytes.len(), "{name}");
             let _ = tensor.to_f32();
+        }
+    }
+}
+
+/// A GGUF file; every tensor is read to its last value, and a folder is made of the metadata.
+pub fn gguf(data: &[u8]) {
+    if let Ok(file) = Gguf::from_bytes("fuzz", data) {
+        let _ = small_files(&file);
+        for (name, tensor) in file.tensors() {
+            let mut values = Vec::new();
+            tensor.kind.dequantise(tensor.bytes, &mut values);
+            assert_eq!(tensor.shape.iter().product::<usize>(), values.len(), "{name}");
         }
     }
 }

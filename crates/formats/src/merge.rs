@@ -45,7 +45,7 @@ impl<'a> Merged<'a> {
 
     /// Every tensor of the architecture as the base stores it: name, type, shape.
     pub fn heads(&self) -> Result<Vec<TensorHead>, FormatError> {
-        let head = |(name, shape): (String, Vec<usize>)| Ok(TensorHead { dtype: self.checkpoint.tensor(&name)?.dtype, name, shape });
+        let head = |(name, shape): (String, Vec<usize>)| Ok(TensorHead { dtype: self.checkpoint.head(&name)?.0, name, shape });
         required_tensors(self.checkpoint.architecture()).into_iter().map(head).collect()
     }
 
@@ -62,10 +62,9 @@ impl<'a> Merged<'a> {
 
     /// A tensor's bytes in the base's type; those of the base itself where nothing is added.
     pub fn bytes(&self, name: &str) -> Result<Cow<'a, [u8]>, FormatError> {
-        let stored = self.checkpoint.tensor(name)?;
         match self.pairs.contains_key(name) {
-            false => Ok(Cow::Borrowed(stored.bytes)),
-            true => Ok(Cow::Owned(encoded(&self.values(name)?, stored.dtype))),
+            false => Ok(self.checkpoint.tensor(name)?.bytes),
+            true => Ok(Cow::Owned(encoded(&self.values(name)?, self.checkpoint.head(name)?.0))),
         }
     }
 

@@ -12,7 +12,8 @@ use memmap2::Mmap;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::error::{FormatError, quoted};
-use crate::fields::{UniqueMap, file_label, open_regular};
+use crate::fields::{UniqueMap, file_label};
+use crate::map::{AnyBytes, map_file};
 
 /// Longest header, bytes: about 150,000 tensors; the largest models published have some thousands.
 pub const MAX_HEADER_BYTES: usize = 16 << 20;
@@ -104,15 +105,15 @@ impl Dtype {
     }
 }
 
-/// One tensor inside a file, borrowed. `bytes` are little-endian, row-major and may be unaligned.
-#[derive(Debug, Clone, Copy)]
+/// One tensor of a file, borrowed where it lies there as it is needed. `bytes` are little-endian, row-major and may be unaligned.
+#[derive(Debug, Clone)]
 pub struct TensorView<'a> {
     /// Element type.
     pub dtype: Dtype,
     /// Dimensions, outermost first.
     pub shape: &'a [usize],
     /// Elements; their length is the shape's product times the element size.
-    pub bytes: &'a [u8],
+    pub bytes: Cow<'a, [u8]>,
 }
 
 impl TensorView<'_> {
@@ -181,15 +182,6 @@ impl<'de> Deserialize<'de> for RawHeader {
     }
 }
 
-/// Bytes of any owner: a mapping, a vector, a static slice.
-pub(crate) struct AnyBytes(Box<dyn AsRef<[u8]> + Send + Sync>);
-
-impl AsRef<[u8]> for AnyBytes {
-    fn as_ref(&self) -> &[u8] {
-        (*self.0).as_ref()
-    }
-}
-
 /// A checked safetensors file over bytes `B`: a mapping, an owned vector or a borrowed slice.
 #[derive(Debug)]
 pub struct SafeTensors<B> {
@@ -199,15 +191,9 @@ pub struct SafeTensors<B> {
 }
 
 impl SafeTensors<Mmap> {
-    /// Maps a file. The file must not be changed or cut while it is open (model folders are written once and then
-    /// only read); cutting it makes later reads fault, as with any mapping.
+    /// Maps a file. It must not be changed or cut while it is open, as with any mapping.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
-        let label = file_label(path);
-        let file = open_regular(path)?;
-        // SAFETY: the mapping is read-only and private to this value. The remaining duty, that nobody truncates the
-        // file, is the operator's and is stated above; there is no way to hold a model larger than memory otherwise.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| FormatError::io(&label, e))?;
-        Self::from_bytes(&label, map)
+        Self::from_bytes(&file_label(path), map_file(path)?)
     }
 }
 
@@ -245,12 +231,12 @@ impl<B: AsRef<[u8]>> SafeTensors<B> {
     where
         B: Send + Sync + 'static,
     {
-        SafeTensors { bytes: AnyBytes(Box::new(self.bytes)), tensors: self.tensors, metadata: self.metadata }
+        SafeTensors { bytes: AnyBytes::new(self.bytes), tensors: self.tensors, metadata: self.metadata }
     }
 
     fn view<'a>(&'a self, entry: &'a Entry) -> TensorView<'a> {
         // In bounds: `parse_header` compared every range with the length of these same bytes.
-        let bytes = &self.bytes.as_ref()[entry.range.clone()];
+        let bytes = Cow::Borrowed(&self.bytes.as_ref()[entry.range.clone()]);
         TensorView { dtype: entry.dtype, shape: &entry.shape, bytes }
     }
 }

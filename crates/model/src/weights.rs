@@ -288,15 +288,19 @@ impl Reader<'_> {
     }
 
     fn linear(&self, slot: &str, k: usize, names: &[impl AsRef<str>]) -> Result<Weight, ModelError> {
+        if let Some(file) = self.packed {
+            let mut rows = 0;
+            for name in names {
+                rows += self.checkpoint.head(name.as_ref())?.1[0];
+            }
+            return packed::read_weight(self.cpu, file, slot, self.precision, [rows, k]);
+        }
+        let views = names.iter().map(|name| self.checkpoint.tensor(name.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let mut parts = Vec::with_capacity(names.len());
-        for name in names {
-            let view = self.checkpoint.tensor(name.as_ref())?;
-            parts.push(Raw { dtype: raw_type(name.as_ref(), view.dtype)?, bytes: view.bytes, rows: view.shape[0] });
+        for (name, view) in names.iter().zip(&views) {
+            parts.push(Raw { dtype: raw_type(name.as_ref(), view.dtype)?, bytes: &view.bytes, rows: view.shape[0] });
         }
-        match self.packed {
-            Some(file) => packed::read_weight(self.cpu, file, slot, self.precision, [parts.iter().map(|part| part.rows).sum(), k]),
-            None => Ok(Weight::pack(self.cpu, self.precision, k, &parts)),
-        }
+        Ok(Weight::pack(self.cpu, self.precision, k, &parts))
     }
 
     fn stacked(&self, names: &[String]) -> Result<Vec<f32>, ModelError> {

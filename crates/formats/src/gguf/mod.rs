@@ -1,253 +1,36 @@
-//! GGUF files, as llama.cpp reads them (its `docs/gguf.md`): metadata, tokenizer, chat template and tensors in one file.
-//! Written tensor by tensor. Does not know adapters; [`crate::merge`] adds those.
+//! GGUF files, as llama.cpp reads and writes them (its `docs/gguf.md`): metadata, tokenizer, chat template and tensors in one file.
+//! Here is what reading and writing share. Does not know adapters; [`crate::merge`] adds those.
 
+mod blocks;
+mod cuts;
+mod describe;
 mod metadata;
+mod read;
+mod tokenizer;
 mod vocabulary;
-
-use std::io::{self, Write};
-use std::path::Path;
-
-use half::f16;
+mod weights;
+mod write;
 
 use crate::architecture::{Architecture, RopeScaling};
-use crate::error::FormatError;
-use crate::merge::{Merged, encoded, module_of};
 use crate::modules::{EMBEDDING, FINAL_NORM, HEAD, Module, attention_norm, ffn_norm};
-use crate::safetensors::{Dtype, f32_bytes};
-use crate::template::ChatTemplate;
-use crate::tokenizer::Tokenizer;
 
-use metadata::Metadata;
+pub use blocks::TensorType;
+pub use describe::{SmallFile, small_files};
+pub use read::{Gguf, GgufTensor};
+pub(crate) use weights::GgufWeights;
+pub use write::{GgufFile, GgufType};
 
 const MAGIC: &[u8; 4] = b"GGUF";
-const VERSION: u32 = 3;
 /// What tensors' offsets are multiples of, bytes: the format's default.
 const ALIGNMENT: usize = 32;
-/// Values of a block of Q8_0.
-const BLOCK: usize = 32;
 /// Factors of the rotary frequencies, where they are scaled as Llama 3's.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-/// How matrices are stored; vectors are always F32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GgufType {
-    /// bfloat16.
-    Bf16,
-    /// Blocks of 32 bytes with one half-precision scale; matrices whose rows are no multiple of 32 stay bf16.
-    Q8_0,
-}
-
-/// Number of a tensor's type in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-enum Stored {
-    F32 = 0,
-    Q8_0 = 8,
-    Bf16 = 30,
-}
-
-impl Stored {
-    fn bytes(self, values: usize) -> usize {
-        match self {
-            Stored::F32 => values * 4,
-            Stored::Bf16 => values * 2,
-            Stored::Q8_0 => values / BLOCK * (BLOCK + 2),
-        }
-    }
-}
-
-/// Where a tensor's values come from.
-enum Origin {
-    /// A tensor of the checkpoint by its name.
-    Weight(String),
-    /// Values that the configuration implies.
-    Values(Vec<f32>),
-}
-
-struct Tensor {
-    name: String,
-    shape: Vec<usize>,
-    stored: Stored,
-    origin: Origin,
-}
-
-/// A file that is ready to be written.
-pub struct GgufFile<'a> {
-    weights: &'a Merged<'a>,
-    metadata: Metadata,
-    tensors: Vec<Tensor>,
-}
-
-impl std::fmt::Debug for GgufFile<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GgufFile").field("tensors", &self.tensors.len()).finish_non_exhaustive()
-    }
-}
-
-impl<'a> GgufFile<'a> {
-    /// Reads tokenizer and template from the checkpoint's folder. `name` is what the file calls the model.
-    ///
-    /// # Errors
-    /// A tokenizer that is no byte-level BPE with one of the pre-tokenizers that llama.cpp knows by name.
-    pub fn new(weights: &'a Merged<'a>, folder: &Path, name: &str, kind: GgufType) -> Result<Self, FormatError> {
-        let (config, a) = (weights.checkpoint().config(), weights.checkpoint().architecture());
-        let mut metadata = Metadata::default();
-        architecture(&mut metadata, a, name, kind)?;
-        let (tokenizer, template) = (Tokenizer::open(folder)?, ChatTemplate::open(folder)?);
-        let json = vocabulary::read(folder)?;
-        vocabulary::describe(&mut metadata, &json, a.vocab)?;
-        let id = |token: &str| template.as_ref().and_then(|t| t.special_token(token)).and_then(|text| tokenizer.token_id(text));
-        let bos = id("bos_token").or(config.bos_id);
-        if let Some(bos) = bos {
-            metadata.u32("tokenizer.ggml.bos_token_id", bos);
-        }
-        if let Some(eos) = id("eos_token").or(config.eos_ids.first().copied()) {
-            metadata.u32("tokenizer.ggml.eos_token_id", eos);
-        }
-        if let Some(pad) = id("pad_token") {
-            metadata.u32("tokenizer.ggml.padding_token_id", pad);
-        }
-        let begins = tokenizer.encode("a", true)?.first().copied();
-        metadata.bool("tokenizer.ggml.add_bos_token", bos.is_some() && begins == bos);
-        if let Some(template) = &template {
-            metadata.text("tokenizer.chat_template", template.source());
-        }
-        Ok(GgufFile { weights, metadata, tensors: tensors(a, kind) })
-    }
-
-    /// Writes the file.
-    pub fn write(&self, mut out: impl Write) -> io::Result<()> {
-        let mut head = MAGIC.to_vec();
-        head.extend_from_slice(&VERSION.to_le_bytes());
-        head.extend_from_slice(&(self.tensors.len() as u64).to_le_bytes());
-        head.extend_from_slice(&self.metadata.count.to_le_bytes());
-        head.extend_from_slice(&self.metadata.bytes);
-        let mut offset = 0u64;
-        for tensor in &self.tensors {
-            metadata::put_text(&mut head, &tensor.name);
-            head.extend_from_slice(&(tensor.shape.len() as u32).to_le_bytes());
-            // The innermost dimension comes first.
-            tensor.shape.iter().rev().for_each(|n| head.extend_from_slice(&(*n as u64).to_le_bytes()));
-            head.extend_from_slice(&(tensor.stored as u32).to_le_bytes());
-            head.extend_from_slice(&offset.to_le_bytes());
-            let bytes = tensor.stored.bytes(tensor.shape.iter().product());
-            offset += bytes.next_multiple_of(ALIGNMENT) as u64;
-        }
-        head.resize(head.len().next_multiple_of(ALIGNMENT), 0);
-        out.write_all(&head)?;
-        for tensor in &self.tensors {
-            let mut bytes = self.content(tensor).map_err(io::Error::other)?;
-            bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
-            out.write_all(&bytes)?;
-        }
-        out.flush()
-    }
-
-    fn content(&self, tensor: &Tensor) -> Result<Vec<u8>, FormatError> {
-        let values = match &tensor.origin {
-            Origin::Values(values) => values.clone(),
-            Origin::Weight(name) => {
-                let a = self.weights.checkpoint().architecture();
-                let values = self.weights.values(name)?;
-                let heads = match module_of(name) {
-                    Some(Module::Q) => Some(a.heads),
-                    Some(Module::K) => Some(a.kv_heads),
-                    _ => None,
-                };
-                match heads.filter(|_| family(a) == LLAMA) {
-                    Some(heads) => interleaved(&values, heads, a.head_dim),
-                    None => values,
-                }
-            }
-        };
-        Ok(match tensor.stored {
-            Stored::F32 => f32_bytes(&values),
-            Stored::Bf16 => encoded(&values, Dtype::BF16),
-            Stored::Q8_0 => q8_0(&values),
-        })
-    }
-}
-
+/// llama.cpp's name of Llama and Mistral: the rows of queries and keys are interleaved, see [`row_of`].
 const LLAMA: &str = "llama";
 const QWEN2: &str = "qwen2";
 
-/// llama.cpp's name of the family. Qwen 2 is a Llama with biases at queries, keys and values only.
-fn family(a: &Architecture) -> &'static str {
-    if a.qkv_bias && !a.o_bias { QWEN2 } else { LLAMA }
-}
-
-fn architecture(metadata: &mut Metadata, a: &Architecture, name: &str, kind: GgufType) -> Result<(), FormatError> {
-    let family = family(a);
-    let key = |field: &str| format!("{family}.{field}");
-    metadata.text("general.architecture", family);
-    metadata.text("general.type", "model");
-    metadata.text("general.name", name);
-    metadata.u32("general.file_type", if kind == GgufType::Bf16 { 32 } else { 7 });
-    metadata.u32("general.quantization_version", 2);
-    for (field, value) in [
-        ("block_count", a.layers),
-        ("context_length", a.context_length),
-        ("embedding_length", a.hidden),
-        ("feed_forward_length", a.ffn),
-        ("attention.head_count", a.heads),
-        ("attention.head_count_kv", a.kv_heads),
-        ("attention.key_length", a.head_dim),
-        ("attention.value_length", a.head_dim),
-        ("rope.dimension_count", a.head_dim),
-        ("vocab_size", a.vocab),
-    ] {
-        // Every size of an architecture is below 2³².
-        metadata.u32(&key(field), value as u32);
-    }
-    metadata.f32(&key("attention.layer_norm_rms_epsilon"), a.norm_eps);
-    metadata.f32(&key("rope.freq_base"), a.rope.theta as f32);
-    match a.rope.scaling {
-        RopeScaling::None => {}
-        RopeScaling::Linear { factor } => {
-            metadata.text(&key("rope.scaling.type"), "linear");
-            metadata.f32(&key("rope.scaling.factor"), factor as f32);
-        }
-        RopeScaling::Llama3 { .. } if family == LLAMA => {}
-        RopeScaling::Llama3 { .. } => {
-            let problem = "llama3 in a model with biases at queries, keys and values only";
-            return Err(FormatError::unsupported("config.json", "rope_type", problem, "default, linear"));
-        }
-    }
-    Ok(())
-}
-
-/// Every tensor of the file, in its order.
-fn tensors(a: &Architecture, kind: GgufType) -> Vec<Tensor> {
-    let matrix = |name: String, weight: String, [n, k]: [usize; 2]| {
-        let stored = if kind == GgufType::Q8_0 && k.is_multiple_of(BLOCK) { Stored::Q8_0 } else { Stored::Bf16 };
-        Tensor { name, shape: vec![n, k], stored, origin: Origin::Weight(weight) }
-    };
-    let vector =
-        |name: String, weight: String, n: usize| Tensor { name, shape: vec![n], stored: Stored::F32, origin: Origin::Weight(weight) };
-    let mut list = vec![
-        matrix("token_embd.weight".into(), EMBEDDING.into(), [a.vocab, a.hidden]),
-        vector("output_norm.weight".into(), FINAL_NORM.into(), a.hidden),
-    ];
-    if !a.tied {
-        list.push(matrix("output.weight".into(), HEAD.into(), [a.vocab, a.hidden]));
-    }
-    if let Some(factors) = rope_factors(a) {
-        list.push(Tensor { name: ROPE_FACTORS.into(), shape: vec![factors.len()], stored: Stored::F32, origin: Origin::Values(factors) });
-    }
-    for layer in 0..a.layers {
-        let name = |part: &str| format!("blk.{layer}.{part}");
-        list.push(vector(name("attn_norm.weight"), attention_norm(layer), a.hidden));
-        list.push(vector(name("ffn_norm.weight"), ffn_norm(layer), a.hidden));
-        for module in Module::ALL {
-            let part = part_of(module);
-            list.push(matrix(name(&format!("{part}.weight")), module.weight(layer), [module.outputs(a), module.inputs(a)]));
-            if module.has_bias(a) {
-                list.push(vector(name(&format!("{part}.bias")), module.bias(layer), module.outputs(a)));
-            }
-        }
-    }
-    list
-}
+const NAMES: [(&str, &str); 3] = [("token_embd.weight", EMBEDDING), ("output_norm.weight", FINAL_NORM), ("output.weight", HEAD)];
 
 fn part_of(module: Module) -> &'static str {
     match module {
@@ -261,12 +44,31 @@ fn part_of(module: Module) -> &'static str {
     }
 }
 
-/// Hugging Face rotates channel i with channel i + D/2, llama.cpp's Llama 2i with 2i + 1: of each head, row j·D/2 + i becomes row 2i + j.
-fn interleaved(values: &[f32], heads: usize, head_dim: usize) -> Vec<f32> {
-    let width = values.len() / (heads * head_dim);
-    let row = |head: usize, at: usize| head * head_dim + at % 2 * (head_dim / 2) + at / 2;
-    let rows = (0..heads).flat_map(|head| (0..head_dim).map(move |at| row(head, at)));
-    rows.flat_map(|row| &values[row * width..(row + 1) * width]).copied().collect()
+/// A checkpoint's name of a tensor by its name in the file; `None` for a tensor that no checkpoint has.
+fn checkpoint_name(name: &str) -> Option<String> {
+    if let Some((_, known)) = NAMES.iter().find(|(theirs, _)| *theirs == name) {
+        return Some((*known).to_owned());
+    }
+    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
+    let layer: usize = layer.parse().ok()?;
+    match part {
+        "attn_norm.weight" => return Some(attention_norm(layer)),
+        "ffn_norm.weight" => return Some(ffn_norm(layer)),
+        _ => {}
+    }
+    let (part, kind) = part.rsplit_once('.')?;
+    let module = Module::ALL.into_iter().find(|module| part_of(*module) == part)?;
+    match kind {
+        "weight" => Some(module.weight(layer)),
+        "bias" => Some(module.bias(layer)),
+        _ => None,
+    }
+}
+
+/// Where row `at` of the file's head lies in the checkpoint's. Hugging Face rotates channel i with channel i + D/2, llama.cpp's Llama 2i with
+/// 2i + 1: of each head, row j·D/2 + i of the checkpoint is row 2i + j of the file.
+fn row_of(at: usize, head_dim: usize) -> usize {
+    at % 2 * (head_dim / 2) + at / 2
 }
 
 /// What divides each rotary frequency under Llama 3's scaling (the reference implementation of Llama 3.1).
@@ -286,16 +88,4 @@ fn rope_factors(a: &Architecture) -> Option<Vec<f32>> {
         (1.0 / ((1.0 - smooth) / factor + smooth)) as f32
     };
     Some((0..a.head_dim / 2).map(of).collect())
-}
-
-/// Per 32 values: the largest magnitude / 127 as f16, then each value over it, rounded, halves away from zero.
-fn q8_0(values: &[f32]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(Stored::Q8_0.bytes(values.len()));
-    for block in values.as_chunks::<BLOCK>().0 {
-        let scale = block.iter().fold(0f32, |most, v| most.max(v.abs())) / 127.0;
-        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-        out.extend_from_slice(&f16::from_f32(scale).to_le_bytes());
-        out.extend(block.iter().map(|v| (v * inverse).round() as i8 as u8));
-    }
-    out
 }

@@ -4,25 +4,20 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::Metadata;
+use super::cuts::Cut;
+use super::metadata::Metadata;
 use crate::error::{FormatError, quoted};
 use crate::fields::{parse_object, read_limited};
 use crate::tokenizer::MAX_TOKENIZER_BYTES;
 
 const FILE: &str = "tokenizer.json";
-/// llama.cpp's names of pre-tokenizers by their regular expressions.
-const PRE_TOKENIZERS: [(&str, &str); 2] = [
-    ("llama-bpe", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"),
-    ("qwen2", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"),
-];
-/// That of byte-level BPE with its own regular expression.
-const GPT2: &str = "gpt-2";
-
 /// llama.cpp's kinds of tokens.
-const NORMAL: i32 = 1;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
-const UNUSED: i32 = 5;
+pub(super) const NORMAL: i32 = 1;
+pub(super) const UNKNOWN: i32 = 2;
+pub(super) const CONTROL: i32 = 3;
+pub(super) const USER_DEFINED: i32 = 4;
+pub(super) const UNUSED: i32 = 5;
+pub(super) const BYTE: i32 = 6;
 
 /// The file of a checkpoint folder.
 pub(super) fn read(folder: &Path) -> Result<Map<String, Value>, FormatError> {
@@ -84,19 +79,6 @@ fn merge(value: &Value) -> Option<String> {
 
 fn pre_tokenizer(json: &Map<String, Value>) -> Result<&'static str, FormatError> {
     let whole = json.get("pre_tokenizer").cloned().unwrap_or_default();
-    let one = [whole.clone()];
-    let parts = whole["pretokenizers"].as_array().map_or(&one[..], Vec::as_slice);
-    let supported = "byte-level BPE cut as GPT-2, Llama 3 or Qwen 2 do";
-    let unknown = || FormatError::unsupported(FILE, "pre_tokenizer", quoted(&whole.to_string()), supported);
-    let plain = |part: &Value, regex: bool| {
-        part["type"] == "ByteLevel" && part["add_prefix_space"] != true && part["use_regex"].as_bool().unwrap_or(true) == regex
-    };
-    match parts {
-        [bytes] if plain(bytes, true) => Ok(GPT2),
-        [split, bytes] if split["type"] == "Split" && split["behavior"] == "Isolated" && split["invert"] != true && plain(bytes, false) => {
-            let regex = split["pattern"]["Regex"].as_str().unwrap_or_default();
-            PRE_TOKENIZERS.iter().find(|(_, known)| *known == regex).map(|(name, _)| *name).ok_or_else(unknown)
-        }
-        _ => Err(unknown()),
-    }
+    let supported = "byte-level BPE cut as GPT-2, Llama 3, Qwen 2, SmolLM or Mistral Nemo do";
+    Cut::name_of(&whole).ok_or_else(|| FormatError::unsupported(FILE, "pre_tokenizer", quoted(&whole.to_string()), supported))
 }

@@ -287,7 +287,135 @@ def peft():
         put("peft", name, data)
 
 
+U32, F32, BOOL, TEXT, ARRAY, I32 = 4, 6, 7, 8, 9, 5
+
+
+def gguf_text(text):
+    raw = text if isinstance(text, bytes) else text.encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def gguf_pair(key, value):
+    """Key and value; a Python type becomes the format's."""
+    head = gguf_text(key)
+    if isinstance(value, bool):
+        return head + struct.pack("<I?", BOOL, value)
+    if isinstance(value, int):
+        return head + struct.pack("<II", U32, value)
+    if isinstance(value, float):
+        return head + struct.pack("<If", F32, value)
+    if isinstance(value, str):
+        return head + struct.pack("<I", TEXT) + gguf_text(value)
+    kind = {str: TEXT, float: F32, int: I32}[type(value[0])]
+    items = {TEXT: gguf_text, F32: lambda x: struct.pack("<f", x), I32: lambda x: struct.pack("<i", x)}[kind]
+    return head + struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(map(items, value))
+
+
+def gguf_tensor(name, shape, kind, offset):
+    """Dimensions innermost first, as the file has them."""
+    return gguf_text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+
+
+def gguf_file(pairs, tensors, data=0, version=3, counts=None, extra=b""):
+    counts = counts or (len(tensors), len(pairs))
+    head = b"GGUF" + struct.pack("<IQQ", version, *counts)
+    head += b"".join(gguf_pair(*pair) for pair in pairs.items()) + b"".join(gguf_tensor(*t) for t in tensors) + extra
+    return head + bytes(-len(head) % 32 + data)
+
+
+def gguf():
+    model = {
+        "general.architecture": "llama", "llama.block_count": 1, "llama.context_length": 64, "llama.embedding_length": 32,
+        "llama.feed_forward_length": 32, "llama.attention.head_count": 4, "llama.attention.head_count_kv": 2,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5, "llama.rope.freq_base": 10000.0,
+    }
+    bpe = model | {
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.tokens": ["a", "b", "ab", "<e>", "[PAD4]"],
+        "tokenizer.ggml.token_type": [1, 1, 1, 3, 5], "tokenizer.ggml.merges": ["a b"], "tokenizer.ggml.eos_token_id": 3,
+        "tokenizer.chat_template": "{{ messages[0].content }}",
+    }
+    pieces = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)] + ["\u2581", "a", "aa", "aaa", "\u2581a", "  "]
+    spm = model | {
+        "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": pieces, "tokenizer.ggml.scores": [0.0] * 259 + [-1.0, -2.0, -3.0, -4.0, -5.0, 0.0],
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * 5 + [4], "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2,
+    }
+    tensors, offset = [], 0
+
+    def put_tensor(name, shape, kind, size):
+        nonlocal offset
+        tensors.append((name, shape, kind, offset))
+        offset += size + -size % 32
+
+    put_tensor("token_embd.weight", [32, 5], 8, 5 * 34)
+    put_tensor("output_norm.weight", [32], 0, 128)
+    for part, rows, kind, size in [("attn_q", 32, 2, 18), ("attn_k", 16, 3, 20), ("attn_v", 16, 6, 22), ("attn_output", 32, 7, 24),
+                                   ("ffn_gate", 32, 1, 64), ("ffn_up", 32, 30, 64), ("ffn_down", 32, 8, 34)]:
+        put_tensor(f"blk.0.{part}.weight", [32, rows], kind, rows * size)
+    for part in ["attn_norm", "ffn_norm"]:
+        put_tensor(f"blk.0.{part}.weight", [32], 0, 128)
+    good = gguf_file(bpe, tensors, offset)
+    one = lambda *t, data=64: gguf_file({}, [("a", *t)], data)
+    pair = lambda raw, count=1: gguf_file({}, [], counts=(0, count), extra=raw)
+    array = lambda kind, count, raw=b"": pair(gguf_text("a") + struct.pack("<IIQ", ARRAY, kind, count) + raw)
+    files = {
+        "good": good,
+        "sentencepiece": gguf_file(spm, tensors, offset),
+        "qwen2": gguf_file({k.replace("llama.", "qwen2."): ("qwen2" if v == "llama" else v) for k, v in bpe.items()}, tensors, offset),
+        "version_2": gguf_file(bpe, tensors, offset, version=2),
+        "k_quants": gguf_file({}, [("a", [256, 2], 12, 0), ("b", [256], 13, 288), ("c", [256], 14, 480)], 690),
+        "empty": b"",
+        "magic": good[:4],
+        "cut_metadata": good[:200],
+        "cut_tensors": good[:-offset - 60],
+        "cut_data": good[:-1],
+        "big_endian": b"GGUF" + struct.pack(">IQQ", 3, 0, 0),
+        "counts_max": gguf_file({}, [], counts=((1 << 64) - 1, (1 << 64) - 1)),
+        "counts_within": gguf_file({}, [], counts=(1 << 16, 1 << 12)),
+        "key_max": pair(struct.pack("<Q", (1 << 64) - 1)),
+        "key_not_utf8": pair(gguf_text(b"\xff") + struct.pack("<II", U32, 1)),
+        "key_repeated": pair(gguf_pair("a", 1) + gguf_pair("a", 2), 2),
+        "type_unknown": pair(gguf_text("a") + struct.pack("<I", 99)),
+        "bool_two": pair(gguf_text("a") + struct.pack("<IB", BOOL, 2)),
+        "array_max": array(U32, (1 << 64) - 1),
+        "array_within": array(U32, 1 << 24),
+        "array_texts_within": array(TEXT, 1 << 24, bytes(8 * 500)),
+        "array_arrays": array(ARRAY, 3, struct.pack("<IQ", ARRAY, 3) * 3),
+        "alignment_zero": gguf_file({"general.alignment": 0}, []),
+        "alignment_one": gguf_file({"general.alignment": 1}, [("a", [4], 0, 0)], 16),
+        "alignment_huge": gguf_file({"general.alignment": 1 << 31}, [("a", [4], 0, 0)], 16),
+        "alignment_text": gguf_file({"general.alignment": "32"}, []),
+        "dimensions_none": one([], 0, 0),
+        "dimensions_many": one([1] * 5, 0, 0),
+        "dimensions_max": one([(1 << 64) - 1] * 4, 0, 0),
+        "dimension_zero": one([0, (1 << 64) - 1], 0, 0, data=0),
+        "dimension_zero_first": one([0], 12, 0, data=0),
+        "block_cut": one([31], 8, 0),
+        "kind_unknown": one([32], 4, 0),
+        "offset_max": one([4], 0, (1 << 64) - 1),
+        "offset_unaligned": one([4], 0, 4),
+        "gap": gguf_file({}, [("a", [4], 0, 0), ("b", [4], 0, 64)], 96),
+        "overlap": gguf_file({}, [("a", [16], 0, 0), ("b", [4], 0, 32)], 96),
+        "tensor_repeated": gguf_file({}, [("a", [4], 0, 0), ("a", [4], 0, 32)], 96),
+        "many_tensors": gguf_file({}, [(f"t{i}", [8], 0, 32 * i) for i in range(500)], 32 * 500),
+        "merge_unknown": gguf_file(bpe | {"tokenizer.ggml.merges": ["a c"]}, tensors, offset),
+        "merge_no_space": gguf_file(bpe | {"tokenizer.ggml.merges": ["ab"]}, tensors, offset),
+        "tokens_repeated": gguf_file(bpe | {"tokenizer.ggml.tokens": ["a", "a", "ab", "<e>", "x"]}, tensors, offset),
+        "tokens_numbers": gguf_file(bpe | {"tokenizer.ggml.tokens": [1, 2, 3]}, tensors, offset),
+        "token_types_few": gguf_file(bpe | {"tokenizer.ggml.token_type": [1]}, tensors, offset),
+        "pre_unknown": gguf_file(bpe | {"tokenizer.ggml.pre": "nobody"}, tensors, offset),
+        "eos_outside": gguf_file(bpe | {"tokenizer.ggml.eos_token_id": 77}, tensors, offset),
+        "scores_nan": gguf_file(spm | {"tokenizer.ggml.scores": [float("nan")] * len(pieces)}, tensors, offset),
+        "sizes_huge": gguf_file(bpe | {"llama.block_count": 0xFFFFFFFF, "llama.embedding_length": 0xFFFFFFFF}, tensors, offset),
+        "heads_zero": gguf_file(bpe | {"llama.attention.head_count": 0}, tensors, offset),
+        "heads_array": gguf_file(bpe | {"llama.attention.head_count": [4, 4]}, tensors, offset),
+        "rope_factors": gguf_file(bpe, [("rope_freqs.weight", [4], 0, 0)] + [(n, s, k, o + 32) for n, s, k, o in tensors], offset + 32),
+    }
+    for name, data in files.items():
+        put("gguf", name, data)
+
+
 if __name__ == "__main__":
+    gguf()
     safetensors()
     config()
     index()

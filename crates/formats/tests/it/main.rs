@@ -8,6 +8,7 @@ mod constraint;
 mod digest;
 mod generation;
 mod gguf;
+mod gguf_read;
 mod merge;
 mod packed;
 mod peft;

@@ -36,7 +36,7 @@ fn what_is_written_is_read() {
     assert_eq!(mapped.iter().count(), tensors.len());
     for t in &tensors {
         for view in [mapped.tensor(&t.name).unwrap(), borrowed.tensor(&t.name).unwrap()] {
-            assert_eq!((view.dtype, view.shape, view.bytes), (t.dtype, &t.shape[..], t.bytes));
+            assert_eq!((view.dtype, view.shape, &*view.bytes), (t.dtype, &t.shape[..], t.bytes));
         }
     }
     assert!(mapped.tensor("c").is_none());
