@@ -40,7 +40,7 @@ pub struct Global {
 pub enum Command {
     /// Start the server
     Serve(Serve),
-    /// Download a base model from the Hugging Face hub, or take it from a folder
+    /// Download a base model from the Hugging Face hub, or take it from a folder or a GGUF file
     Pull(Pull),
     /// List, show, create, remove and roll back models
     #[command(subcommand)]
@@ -137,8 +137,8 @@ pub struct Serve {
     /// GiB of it for the keys and values of a base, which bound how long contexts can be [default: an eighth, at least 1]
     #[arg(long, value_name = "GIB")]
     pub kv_memory: Option<f64>,
-    /// Folder of one more base model, listed under the folder's name; may be given several times
-    #[arg(long, value_name = "DIR")]
+    /// Folder or GGUF file of one more base model, listed under its name; may be given several times
+    #[arg(long, value_name = "PATH")]
     pub model_dir: Vec<PathBuf>,
     /// Load this base before the server calls itself ready; may be given several times
     #[arg(long, value_name = "MODEL")]
@@ -168,9 +168,9 @@ pub enum LogFormat {
 
 #[derive(Debug, clap::Args)]
 pub struct Pull {
-    /// A listed base (Llama-3.1-8b, DeepSeek-R1-8b), a hub repository (owner/name), or a checkpoint folder
+    /// A listed base (Llama-3.1-8b, DeepSeek-R1-8b), a hub repository (owner/name), a checkpoint folder, or a GGUF file
     pub model: String,
-    /// Name in the list [default: the base's, or the last part of the repository or folder]
+    /// Name in the list [default: the base's, or the last part of the repository, folder or file]
     #[arg(long)]
     pub name: Option<String>,
     /// Branch, tag or commit of the repository

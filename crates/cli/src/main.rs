@@ -12,6 +12,7 @@ mod doctor;
 mod evaluate;
 mod failure;
 mod files;
+mod gguf;
 mod home;
 mod hub;
 mod keys;

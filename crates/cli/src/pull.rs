@@ -1,13 +1,14 @@
-//! `tiger pull`: a base model into the data directory, from the hub or from a folder.
+//! `tiger pull`: a base model into the data directory, from the hub, from a folder or from a GGUF file.
 
 use std::path::{Path, PathBuf};
 
+use tiger_formats::checkpoint::GGUF_FILE;
 use tiger_formats::{Checkpoint, Tokenizer};
 
 use crate::args::{Global, Pull};
 use crate::failure::{CONFLICT, Failure};
 use crate::hub::{RemoteFile, Repository};
-use crate::{home, output};
+use crate::{gguf, home, output};
 use tiger_server::{OnProgress, Pull as PullSource, PullProgress, Pulling};
 
 /// Files that a checkpoint may have beside its weights.
@@ -52,6 +53,11 @@ async fn into_models(models: &Path, id: &str, from: &From, revision: &str, on: &
     std::fs::create_dir_all(&part).map_err(|e| Failure::because(part.display(), e))?;
     match from {
         From::Folder(folder) => copy(folder, &part)?,
+        From::Gguf(file) => {
+            // What an earlier pull of something else left would be taken for the weights.
+            std::fs::remove_dir_all(&part).map_err(|e| Failure::because(part.display(), e))?;
+            gguf::lay_out(file, &part)?;
+        }
         From::Hub(repo) => download(repo, revision, &part, on).await?,
     }
     on(PullProgress::Checking);
@@ -79,6 +85,7 @@ impl PullSource for Hub {
 
 enum From {
     Folder(PathBuf),
+    Gguf(PathBuf),
     Hub(String),
 }
 
@@ -95,32 +102,42 @@ fn source(args: &Pull) -> Result<Source, Failure> {
     let last = |text: &str| text.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
     if path.is_dir() {
         let folder = path.canonicalize().map_err(|e| Failure::because(path.display(), e))?;
-        return Ok(Source { name: last(&folder.to_string_lossy()), from: From::Folder(folder) });
+        let name = last(&folder.to_string_lossy());
+        let from = gguf::only_file(&folder)?.map_or(From::Folder(folder), From::Gguf);
+        return Ok(Source { name, from });
+    }
+    if path.is_file() {
+        let file = path.canonicalize().map_err(|e| Failure::because(path.display(), e))?;
+        return Ok(Source { name: gguf::name(path), from: From::Gguf(file) });
     }
     if let Some((repository, _)) = tiger_server::hub_repository(&args.model) {
         return Ok(Source { name: last(&args.model), from: From::Hub(repository) });
     }
     Err(Failure::new(format!(
-        "{:?} is neither a listed base (Llama-3.1-8b, DeepSeek-R1-8b), nor a repository (owner/name), nor a folder",
+        "{:?} is neither a listed base (Llama-3.1-8b, DeepSeek-R1-8b), nor a repository (owner/name), nor a folder, nor a GGUF file",
         args.model
     )))
 }
 
 /// Hard links where the file system allows, so that a folder next door costs no second copy.
 fn copy(folder: &Path, part: &Path) -> Result<(), Failure> {
-    let wanted = |name: &str| SMALL_FILES.contains(&name) || name.ends_with(".safetensors");
+    let wanted = |name: &str| SMALL_FILES.contains(&name) || name.ends_with(".safetensors") || name == GGUF_FILE;
     for entry in std::fs::read_dir(folder).map_err(|e| Failure::because(folder.display(), e))? {
         let entry = entry.map_err(|e| Failure::because(folder.display(), e))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if !wanted(&name) || entry.path().is_dir() {
             continue;
         }
-        let to = part.join(&name);
-        let _ = std::fs::remove_file(&to);
-        let linked = std::fs::hard_link(entry.path(), &to).or_else(|_| std::fs::copy(entry.path(), &to).map(|_| ()));
-        linked.map_err(|e| Failure::because(to.display(), e))?;
+        link(&entry.path(), &part.join(&name))?;
     }
     Ok(())
+}
+
+/// A hard link, or where the file system has none a copy.
+pub fn link(from: &Path, to: &Path) -> Result<(), Failure> {
+    let _ = std::fs::remove_file(to);
+    let linked = std::fs::hard_link(from, to).or_else(|_| std::fs::copy(from, to).map(|_| ()));
+    linked.map_err(|e| Failure::because(to.display(), e))
 }
 
 async fn download(repo: &str, revision: &str, part: &Path, on: &(dyn Fn(PullProgress) + Sync)) -> Result<(), Failure> {
@@ -128,7 +145,11 @@ async fn download(repo: &str, revision: &str, part: &Path, on: &(dyn Fn(PullProg
     let repository = Repository::open(set("HF_ENDPOINT").as_deref(), set("HF_TOKEN"), repo, revision).await?;
     let files = wanted(&repository.files);
     if !files.iter().any(|f| f.name.ends_with(".safetensors")) {
-        return Err(Failure::new(format!("{repo} has no safetensors weights; only those are supported")));
+        let gguf = match repository.files.iter().any(|f| f.name.ends_with(".gguf")) {
+            true => "; of its GGUF files download one, and `tiger pull FILE.gguf`",
+            false => "",
+        };
+        return Err(Failure::new(format!("{repo} has no safetensors weights; only those are pulled from a hub{gguf}")));
     }
     let total = files.iter().filter_map(|f| f.size).sum();
     let (mut done, mut received) = (0, 0);

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::args::{Global, LogFormat, Serve};
 use crate::failure::{CONFLICT, Failure};
 use crate::pull::Hub;
-use crate::{builtin, home};
+use crate::{builtin, gguf, home};
 
 /// Serves until SIGTERM or Ctrl-C, then drains.
 pub async fn run(global: &Global, args: Serve) -> Result<(), Failure> {
@@ -19,7 +19,7 @@ pub async fn run(global: &Global, args: Serve) -> Result<(), Failure> {
     let data_dir = home::data_dir(global)?;
     let mut config = Config::new(&data_dir);
     config.builtin = Some(builtin::folder(&data_dir)?);
-    config.model_dirs = args.model_dir.iter().map(|dir| operator_folder(dir)).collect::<Result<_, _>>()?;
+    config.model_dirs = args.model_dir.iter().map(|dir| operator_folder(dir, &data_dir)).collect::<Result<_, _>>()?;
     config.default_model = args.default_model;
     config.preload = args.preload;
     config.precision = args.precision.into();
@@ -80,9 +80,15 @@ fn url(address: SocketAddr) -> String {
     format!("http://{host}:{}", address.port())
 }
 
-fn operator_folder(dir: &Path) -> Result<BaseFolder, Failure> {
-    let dir = dir.canonicalize().map_err(|e| Failure::because(format!("--model-dir {}", dir.display()), e))?;
-    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+/// A folder as it is; of a GGUF file, or of a folder with nothing else, a folder is made in the data directory.
+fn operator_folder(path: &Path, data_dir: &Path) -> Result<BaseFolder, Failure> {
+    let path = path.canonicalize().map_err(|e| Failure::because(format!("--model-dir {}", path.display()), e))?;
+    let file = if path.is_file() { Some(path.clone()) } else { gguf::only_file(&path)? };
+    let name = if path.is_file() { gguf::name(&path) } else { path.file_name().unwrap_or_default().to_string_lossy().into_owned() };
+    let dir = match file {
+        Some(file) => gguf::beside(&file, data_dir)?,
+        None => path,
+    };
     Ok(BaseFolder { name, description: String::new(), dir })
 }
 

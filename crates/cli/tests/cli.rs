@@ -55,10 +55,15 @@ impl Server {
     }
 
     fn start_with(environment: &[(&str, &str)]) -> Server {
+        Server::start_as(&[], environment)
+    }
+
+    fn start_as(args: &[&str], environment: &[(&str, &str)]) -> Server {
         let data = tempfile::tempdir().unwrap();
         let key = ok(run(tiger(data.path()).args(["keys", "create", "test"]))).trim().to_owned();
         let mut child = tiger(data.path())
             .args(["serve", "--port", "0", "--memory", "2"])
+            .args(args)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stderr(Stdio::piped())

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tiger_engine::BaseId;
+use tiger_formats::checkpoint::GGUF_FILE;
 use tiger_formats::{Architecture, ChatTemplate, GenerationConfig, ModelConfig, TokEnv, Tokenizer};
 use tiger_model::{PackedFiles, Precision};
 use tiger_store::slug;
@@ -251,7 +252,7 @@ fn widen(value: f32) -> f64 {
 }
 
 fn is_checkpoint(dir: &Path) -> bool {
-    let weights = ["model.safetensors", "model.safetensors.index.json"].iter().any(|file| dir.join(file).is_file());
+    let weights = ["model.safetensors", "model.safetensors.index.json", GGUF_FILE].iter().any(|file| dir.join(file).is_file());
     weights && dir.join("config.json").is_file()
 }
 
@@ -259,8 +260,13 @@ fn read_facts(dir: &Path) -> Result<Facts, String> {
     let config = ModelConfig::open(&dir.join("config.json")).map_err(|error| error.to_string())?;
     let generation = GenerationConfig::open(dir, config.architecture.vocab).map_err(|error| error.to_string())?.unwrap_or_default();
     let files = std::fs::read_dir(dir).map_err(|error| format!("its folder cannot be read: {error}"))?;
-    let weights = files.flatten().filter(|file| file.path().extension().is_some_and(|ext| ext == "safetensors"));
-    let size_bytes = weights.filter_map(|file| std::fs::metadata(file.path()).ok()).map(|meta| meta.len()).sum();
+    let paths: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
+    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+    let size_bytes =
+        match paths.iter().filter(|path| path.extension().is_some_and(|ext| ext == "safetensors")).map(|path| bytes(path)).sum() {
+            0 => bytes(&dir.join(GGUF_FILE)),
+            size => size,
+        };
     Ok(Facts { architecture: config.architecture, generation, eos_ids: config.eos_ids, size_bytes })
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::args::Global;
 use crate::failure::{Failure, NOT_FOUND};
-use crate::{builtin, home};
+use crate::{builtin, gguf, home};
 
 /// Files that are the same for a fine-tuned model as for its base.
 const SMALL_FILES: [&str; 9] = [
@@ -19,12 +19,12 @@ const SMALL_FILES: [&str; 9] = [
     "merges.txt",
 ];
 
-/// The folder that was given, else that of the data directory.
+/// The folder that was given (or that of the GGUF file that was), else that of the data directory.
 pub fn folder(global: &Global, given: Option<&Path>, base: &str) -> Result<PathBuf, Failure> {
-    if let Some(given) = given {
-        return Ok(given.to_owned());
-    }
     let data = home::data_dir(global)?;
+    if let Some(given) = given {
+        return if given.is_file() { gguf::beside(given, &data) } else { Ok(given.to_owned()) };
+    }
     if base == builtin::NAME {
         return Ok(builtin::folder(&data)?.dir);
     }

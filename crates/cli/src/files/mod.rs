@@ -22,7 +22,8 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 #[derive(Debug, clap::Args)]
 pub struct Import {
-    /// Folder with adapter_config.json and adapter_model.safetensors
+    /// Folder with adapter_config.json and adapter_model.safetensors (a GGUF file is a base: `tiger pull FILE.gguf`)
+    #[arg(value_parser = adapter_folder)]
     pub folder: PathBuf,
     /// Name of the new model
     #[arg(long)]
@@ -38,7 +39,7 @@ const EXPORT_HELP: &str = "\
 peft  the adapter alone, for PEFT and everything that reads its files\n\
 hf    base and adapter in one Hugging Face folder, in the base's own type\n\
 gguf  base and adapter in one file for llama.cpp, with tokenizer and chat template\n\n\
-hf and gguf read the base's checkpoint on this machine: of the data directory, or the folder given with --base.";
+hf and gguf read the base's checkpoint on this machine: of the data directory, or what is given with --base.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXPORT_HELP)]
@@ -57,8 +58,8 @@ pub struct Export {
     /// Revision to write [default: the newest]
     #[arg(long, value_name = "N")]
     pub revision: Option<u64>,
-    /// Checkpoint folder of the base, where it is not in the data directory
-    #[arg(long, value_name = "FOLDER")]
+    /// Checkpoint folder or GGUF file of the base, where it is not in the data directory
+    #[arg(long, value_name = "PATH")]
     pub base: Option<PathBuf>,
 }
 
@@ -74,6 +75,14 @@ pub enum TypeArg {
     Bf16,
     #[value(name = "q8_0")]
     Q8_0,
+}
+
+/// Refuses what many would try to import before anything else is asked for.
+fn adapter_folder(text: &str) -> Result<PathBuf, String> {
+    match crate::gguf::is_named(Path::new(text)) {
+        true => Err(format!("a GGUF file is a whole model, not an adapter: `tiger pull {text}` makes it a base")),
+        false => Ok(PathBuf::from(text)),
+    }
 }
 
 /// Runs `tiger import`.

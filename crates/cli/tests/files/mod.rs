@@ -49,6 +49,49 @@ fn models_go_out_and_come_back() {
     let (trained, base, small) = (gguf("bf16", "mine"), gguf("bf16", "tiger-nano"), gguf("q8_0", "mine"));
     assert!([&trained, &base, &small].iter().all(|file| file.starts_with(b"GGUF\x03\0\0\0")));
     assert!(trained != base && small.len() < trained.len() * 6 / 10);
+    a_gguf_file_is_a_base(&server, Path::new(&path("tiger-nano-bf16.gguf")), Path::new(&path("mine-q8_0.gguf")));
     let refused = run(&mut server.tiger(&["export", "tiger-nano", "--to", &path("none")]));
     assert!(refused.status.code() == Some(1) && err(&refused).contains("--format"), "{}{}", out(&refused), err(&refused));
+}
+
+/// Two files of the server's models, pulled while it runs: `exact` holds the built-in model, `small` a trained copy in Q8_0.
+fn a_gguf_file_is_a_base(server: &Server, exact: &Path, small: &Path) {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    assert_eq!(ok(run(&mut server.tiger(&["pull", &text(exact), "--name", "Same Nano"]))), "same-nano\n");
+    assert_eq!(ok(run(&mut server.tiger(&["pull", &text(small)]))), "mine-q8_0\n");
+    assert_eq!(answer(server, "same-nano"), answer(server, "tiger-nano"), "the same bits");
+    assert!(!answer(server, "mine-q8_0").is_empty());
+    let folder = server.data.path().join("models/same-nano");
+    let names = ["model.gguf", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+    assert!(names.iter().all(|name| folder.join(name).is_file()));
+    let listed = server.json(&["models", "show", "same-nano"]);
+    assert_eq!(listed["size_bytes"], std::fs::metadata(exact).unwrap().len(), "{listed}");
+
+    ok(run(&mut server.tiger(&["models", "create", "of-gguf", "--parent", "mine-q8_0", "--rank", "4"])));
+    let before = answer(server, "of-gguf");
+    let (rated, opposite) = (exact.with_file_name("rated.jsonl"), exact.with_file_name("opposite.jsonl"));
+    let swapped = std::fs::read_to_string(rated).unwrap().replace("Arr!", "x").replace("Madrid.", "Arr!").replace("\"x\"", "\"Madrid.\"");
+    std::fs::write(&opposite, swapped).unwrap();
+    ok(run(&mut server.tiger(&["train", &text(&opposite), "--model", "of-gguf", "--epochs", "3", "--learning-rate", "0.05"])));
+    assert_ne!(answer(server, "of-gguf"), before, "the training must show");
+    let merged = text(&exact.with_file_name("of-gguf"));
+    ok(run(&mut server.tiger(&["export", "of-gguf", "--format", "hf", "--to", &merged])));
+    let pulled = tempfile::tempdir().unwrap();
+    assert_eq!(ok(run(tiger(pulled.path()).args(["pull", &merged]))), "of-gguf\n", "it is a whole checkpoint");
+    let again = text(&exact.with_file_name("again.gguf"));
+    ok(run(&mut server.tiger(&["export", "same-nano", "--format", "gguf", "--to", &again])));
+    assert!(std::fs::metadata(&again).unwrap().len() > 0);
+
+    let beside = Server::start_as(&["--model-dir", &text(exact)], &[]);
+    assert_eq!(answer(&beside, "tiger-nano-bf16"), answer(server, "tiger-nano"), "from where it lies");
+    assert_eq!(beside.json(&["models", "show", "tiger-nano-bf16"])["size_bytes"], std::fs::metadata(exact).unwrap().len());
+
+    let import = run(&mut server.tiger(&["import", &text(exact)]));
+    assert!(import.status.code() == Some(2) && err(&import).contains("tiger pull"), "{}", err(&import));
+    let cut = exact.with_file_name("cut.gguf");
+    std::fs::write(&cut, &std::fs::read(exact).unwrap()[..100_000]).unwrap();
+    let refused = run(&mut server.tiger(&["pull", &text(&cut)]));
+    assert!(refused.status.code() == Some(1) && err(&refused).contains("may be cut"), "{}", err(&refused));
+    let several = run(&mut server.tiger(&["pull", &text(exact.parent().unwrap())]));
+    assert!(several.status.code() == Some(1) && err(&several).contains("several GGUF files"), "{}", err(&several));
 }
