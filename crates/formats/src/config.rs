@@ -74,10 +74,11 @@ enum Family {
     Llama,
     Mistral,
     Qwen2,
+    Qwen3,
 }
 
 impl Family {
-    const SUPPORTED: &'static str = "llama, mistral, qwen2";
+    const SUPPORTED: &'static str = "llama, mistral, qwen2, qwen3";
 
     fn of(fields: &Fields<'_>) -> Result<Self, FormatError> {
         let name = fields.text("model_type")?.ok_or_else(|| fields.invalid("model_type", "is missing"))?;
@@ -85,6 +86,7 @@ impl Family {
             "llama" => Ok(Self::Llama),
             "mistral" => Ok(Self::Mistral),
             "qwen2" => Ok(Self::Qwen2),
+            "qwen3" => Ok(Self::Qwen3),
             other => Err(fields.unsupported("model_type", quoted(other), Self::SUPPORTED)),
         }
     }
@@ -95,6 +97,7 @@ impl Family {
             Self::Llama => "LlamaForCausalLM",
             Self::Mistral => "MistralForCausalLM",
             Self::Qwen2 => "Qwen2ForCausalLM",
+            Self::Qwen3 => "Qwen3ForCausalLM",
         }
     }
 
@@ -103,7 +106,7 @@ impl Family {
         match self {
             Self::Llama => 2048,
             Self::Mistral => 131_072,
-            Self::Qwen2 => 32_768,
+            Self::Qwen2 | Self::Qwen3 => 32_768,
         }
     }
 }
@@ -149,14 +152,17 @@ fn architecture(fields: &Fields<'_>, family: Family) -> Result<Architecture, For
     }
     let head_dim = match fields.integer("head_dim", HEAD_DIM)? {
         Some(d) => d,
+        // The family's published default, whatever the hidden size.
+        None if family == Family::Qwen3 => 128,
         None if hidden % heads == 0 => hidden / heads,
         None => return Err(fields.invalid("head_dim", format!("is missing and {heads} heads do not divide {hidden}"))),
     };
     if head_dim % 2 != 0 || !HEAD_DIM.contains(&(head_dim as u64)) {
         return Err(fields.invalid("head_dim", format!("is {head_dim}, must be even and from 2 to {}", HEAD_DIM.end())));
     }
-    let llama_bias = |field: &str| Ok::<_, FormatError>(family == Family::Llama && fields.flag(field)? == Some(true));
-    let attention_bias = llama_bias("attention_bias")?;
+    // The other families have biases or none, whatever the file says.
+    let on = |field: &str, families: &[Family]| Ok::<_, FormatError>(families.contains(&family) && fields.flag(field)? == Some(true));
+    let attention_bias = on("attention_bias", &[Family::Llama, Family::Qwen3])?;
     Ok(Architecture {
         hidden,
         layers: fields.required_integer("num_hidden_layers", LAYERS)?,
@@ -171,7 +177,8 @@ fn architecture(fields: &Fields<'_>, family: Family) -> Result<Architecture, For
         tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
         qkv_bias: family == Family::Qwen2 || attention_bias,
         o_bias: attention_bias,
-        mlp_bias: llama_bias("mlp_bias")?,
+        mlp_bias: on("mlp_bias", &[Family::Llama])?,
+        qk_norm: family == Family::Qwen3,
     })
 }
 

@@ -27,6 +27,7 @@ fn a_llama_configuration_is_read_whole() {
         qkv_bias: false,
         o_bias: false,
         mlp_bias: false,
+        qk_norm: false,
     };
     assert_eq!(config.architecture, expected);
     assert_eq!((config.declared_tied, config.bos_id, config.eos_ids), (Some(false), Some(1), vec![2, 3]));
@@ -53,7 +54,26 @@ fn absent_fields_take_the_family_defaults() {
     let a = parsed.architecture;
     assert_eq!((a.kv_heads, a.context_length, a.norm_eps, a.rope.theta, a.tied), (4, 2048, 1e-6, 10_000.0, false));
     let context = |family: &str| architecture(&with(&config, json!({"model_type": family}))).context_length;
-    assert_eq!((context("mistral"), context("qwen2")), (131_072, 32_768));
+    assert_eq!((context("mistral"), context("qwen2"), context("qwen3")), (131_072, 32_768, 32_768));
+    let head_dim = |family: &str| architecture(&without(&with(&config, json!({"model_type": family})), "head_dim")).head_dim;
+    assert_eq!((head_dim("llama"), head_dim("qwen2"), head_dim("qwen3")), (2, 2, 128));
+}
+
+#[test]
+fn norms_of_heads_follow_the_family_and_have_tensors() {
+    let of = |family: &str| architecture(&with(&without(&llama_config(), "architectures"), json!({"model_type": family, "head_dim": 6})));
+    let (llama, qwen3) = (of("llama"), of("qwen3"));
+    assert_eq!(qwen3, Architecture { qk_norm: true, ..llama.clone() });
+    // Two norms of 6 in each of two layers.
+    assert_eq!(qwen3.parameters(), llama.parameters() + 24);
+    let tensors = |a: &Architecture| tiger_formats::modules::required_tensors(a);
+    let more: Vec<_> = tensors(&qwen3).into_iter().filter(|tensor| !tensors(&llama).contains(tensor)).collect();
+    let named = |layer: usize, which: &str| (format!("model.layers.{layer}.self_attn.{which}_norm.weight"), vec![6]);
+    assert_eq!(more, [named(0, "q"), named(0, "k"), named(1, "q"), named(1, "k")]);
+    for a in [&llama, &qwen3] {
+        let values: usize = tensors(a).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        assert_eq!(a.parameters(), values as u64);
+    }
 }
 
 #[test]
@@ -64,6 +84,8 @@ fn biases_follow_the_family() {
     };
     assert_eq!(biases(json!({"attention_bias": true})), (true, true, false));
     assert_eq!(biases(json!({"mlp_bias": true})), (false, false, true));
+    assert_eq!(biases(json!({"model_type": "qwen3", "attention_bias": true, "mlp_bias": true})), (true, true, false));
+    assert_eq!(biases(json!({"model_type": "qwen3", "attention_bias": false})), (false, false, false));
     assert_eq!(biases(json!({"model_type": "qwen2", "use_sliding_window": false, "sliding_window": 8})), (true, false, false));
     assert_eq!(biases(json!({"model_type": "mistral", "sliding_window": 64})), (false, false, false));
     assert_eq!(biases(json!({"model_type": "mistral", "sliding_window": null})), (false, false, false));
@@ -97,7 +119,7 @@ fn refusals_name_field_and_value() {
             "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}), changes)})
     };
     let cases: Vec<(Value, &[&str])> = vec![
-        (json!({"model_type": "gpt2"}), &["model_type", "gpt2", "llama, mistral, qwen2"]),
+        (json!({"model_type": "gpt2"}), &["model_type", "gpt2", "llama, mistral, qwen2, qwen3"]),
         (json!({"model_type": "mixtral"}), &["mixtral"]),
         (json!({"model_type": null}), &["model_type", "missing"]),
         (json!({"model_type": 3}), &["model_type", "a string"]),
