@@ -15,7 +15,7 @@ const F32_TOLERANCE: f64 = 1e-4;
 /// With bf16 weights, activations rounded to bf16 at each linear map.
 const BF16_TOLERANCE: f64 = 2e-2;
 
-const CASES: [(&str, Precision); 19] = [
+const CASES: [(&str, Precision); 20] = [
     ("mha_untied_f32", Precision::F32),
     ("gqa4_tied_bf16", Precision::F32),
     ("gqa4_tied_bf16", Precision::Bf16),
@@ -35,6 +35,7 @@ const CASES: [(&str, Precision); 19] = [
     ("qwen3_untied_bf16", Precision::Bf16),
     ("qwen3_biases_f32", Precision::F32),
     ("mistral_f32", Precision::F32),
+    ("mistral_window_old_f32", Precision::F32),
 ];
 
 struct Case {
@@ -152,6 +153,13 @@ fn logits_match_transformers() {
             }
         }
     }
+}
+
+#[test]
+fn a_context_that_ends_at_the_window_is_used_to_its_end() {
+    let case = Case::open("mistral_window_old_f32", Precision::F32);
+    let longest = case.sequences.iter().map(Vec::len).max();
+    assert_eq!(longest, Some(case.model.architecture().context_length), "transformers' windowed logits reach the last position");
 }
 
 #[test]
