@@ -64,6 +64,8 @@ pub struct Architecture {
     pub o_bias: bool,
     /// gate, up and down have biases.
     pub mlp_bias: bool,
+    /// Each head of q and k goes through an RMSNorm before its rotation, one for all query heads, one for all key heads.
+    pub qk_norm: bool,
 }
 
 impl Architecture {
@@ -80,6 +82,9 @@ impl Architecture {
         }
         if self.mlp_bias {
             layer += 2 * f + c;
+        }
+        if self.qk_norm {
+            layer += 2 * d;
         }
         let embeddings = self.vocab as u64 * c * if self.tied { 1 } else { 2 };
         embeddings + self.layers as u64 * layer + c

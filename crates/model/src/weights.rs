@@ -22,6 +22,13 @@ pub enum ModelError {
     Adapter(String),
 }
 
+/// Norms of the heads of queries and of keys, each [D].
+#[derive(Debug)]
+pub(crate) struct QkNorm {
+    pub q: Vec<f32>,
+    pub k: Vec<f32>,
+}
+
 /// One layer's weights.
 #[derive(Debug)]
 pub(crate) struct Layer {
@@ -29,6 +36,7 @@ pub(crate) struct Layer {
     /// q, k, v stacked: [(H + 2·Hkv)·D, C].
     pub qkv: Weight,
     pub qkv_bias: Option<Vec<f32>>,
+    pub qk_norm: Option<QkNorm>,
     pub o: Weight,
     pub o_bias: Option<Vec<f32>>,
     pub mlp_norm: Vec<f32>,
@@ -103,6 +111,7 @@ impl Model {
                 attention_norm: vec![1.0; c],
                 qkv: weight(precision, q + 2 * kv, c),
                 qkv_bias: bias(a.qkv_bias, q + 2 * kv),
+                qk_norm: a.qk_norm.then(|| QkNorm { q: vec![1.0; a.head_dim], k: vec![1.0; a.head_dim] }),
                 o: weight(precision, c, q),
                 o_bias: bias(a.o_bias, c),
                 mlp_norm: vec![1.0; c],
@@ -273,10 +282,13 @@ impl Reader<'_> {
             let names: Vec<String> = modules.iter().map(|m| m.bias(index)).collect();
             if modules[0].has_bias(architecture) { self.stacked(&names).map(Some) } else { Ok(None) }
         };
+        let head_norms =
+            || Ok::<_, ModelError>(QkNorm { q: self.vector(&modules::query_norm(index))?, k: self.vector(&modules::key_norm(index))? });
         Ok(Layer {
             attention_norm: self.vector(&modules::attention_norm(index))?,
             qkv: weight(qkv)?,
             qkv_bias: bias(qkv)?,
+            qk_norm: if architecture.qk_norm { Some(head_norms()?) } else { None },
             o: weight(o)?,
             o_bias: bias(o)?,
             mlp_norm: self.vector(&modules::ffn_norm(index))?,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::read::Gguf;
 use super::tokenizer::Vocabulary;
 use super::weights::{factors, same_factors};
-use super::{LLAMA, QWEN2, ROPE_FACTORS, rope_factors};
+use super::{LLAMA, QWEN2, QWEN3, ROPE_FACTORS, rope_factors};
 use crate::architecture::RopeScaling;
 use crate::config::ModelConfig;
 use crate::error::{FormatError, quoted};
@@ -14,7 +14,7 @@ use crate::error::{FormatError, quoted};
 /// Low and high end of the ramp of Llama 3's scaling: all released models have these.
 const RAMP: [f64; 2] = [1.0, 4.0];
 /// Contexts that the frequencies may have been trained for, powers of two; Llama 3's is 2¹³.
-const CONTEXTS: std::ops::RangeInclusive<u32> = 5..=20;
+const CONTEXTS: std::ops::RangeInclusive<u32> = 2..=20;
 
 /// Control tokens that end a turn or a text by their names, as llama.cpp takes them: a file names one such token only.
 const ENDS: [&str; 10] = [
@@ -51,7 +51,7 @@ pub type SmallFile = (&'static str, Vec<u8>);
 /// the file itself as `model.gguf` they are a checkpoint folder.
 ///
 /// # Errors
-/// Architectures other than `llama` and `qwen2`, switches that this program does not have, tokenizers that it cannot write as `tokenizer.json`.
+/// Architectures other than `llama`, `qwen2` and `qwen3`, switches that this program does not have, tokenizers that it cannot write as `tokenizer.json`.
 pub fn small_files<B: AsRef<[u8]>>(file: &Gguf<B>) -> Result<Vec<SmallFile>, FormatError> {
     let vocab = vocab(file)?;
     let mut config = config(file, vocab)?;
@@ -136,11 +136,18 @@ fn config<B: AsRef<[u8]>>(file: &Gguf<B>, vocab: usize) -> Result<Map<String, Va
     let theta = keys.number("rope.freq_base")?.unwrap_or(10_000.0);
     let eps = keys.number("attention.layer_norm_rms_epsilon")?;
     let eps = eps.ok_or_else(|| keys.invalid("attention.layer_norm_rms_epsilon", "is missing"))?;
-    let class = if keys.family == QWEN2 { "Qwen2ForCausalLM" } else { "LlamaForCausalLM" };
+    // Only Mistral has a window, beyond which the context is not computed.
+    let window = keys.optional("attention.sliding_window")?.filter(|window| *window > 0);
+    let (family, class) = match (keys.family, window) {
+        (QWEN2, _) => (QWEN2, "Qwen2ForCausalLM"),
+        (QWEN3, _) => (QWEN3, "Qwen3ForCausalLM"),
+        (_, None) => (LLAMA, "LlamaForCausalLM"),
+        (_, Some(_)) => ("mistral", "MistralForCausalLM"),
+    };
     let mut config = Map::new();
     for (field, value) in [
         ("architectures", json!([class])),
-        ("model_type", json!(keys.family)),
+        ("model_type", json!(family)),
         ("hidden_act", json!("silu")),
         ("hidden_size", json!(hidden)),
         ("num_hidden_layers", json!(keys.size("block_count")?)),
@@ -156,28 +163,38 @@ fn config<B: AsRef<[u8]>>(file: &Gguf<B>, vocab: usize) -> Result<Map<String, Va
     ] {
         config.insert(field.to_owned(), value);
     }
-    if keys.family == LLAMA {
+    if let Some(window) = window {
+        config.insert("sliding_window".to_owned(), json!(window));
+    }
+    if keys.family != QWEN2 {
         config.insert("attention_bias".to_owned(), biased("attn_q"));
         config.insert("mlp_bias".to_owned(), biased("ffn_gate"));
     }
+    scale_rotation(&keys, &mut config)?;
+    Ok(config)
+}
+
+/// Puts `rope_scaling` into a configuration that is whole but for it.
+fn scale_rotation<B: AsRef<[u8]>>(keys: &Keys<'_, B>, config: &mut Map<String, Value>) -> Result<(), FormatError> {
+    let label = keys.file.label();
     if let Some(scaling) = keys.linear_scaling()? {
         config.insert("rope_scaling".to_owned(), scaling);
     }
-    let parse = |config: &Map<String, Value>| ModelConfig::parse(file.label(), Value::Object(config.clone()).to_string().as_bytes());
-    let parsed = parse(&config)?;
-    if let Some(factors) = factors(file)? {
-        match llama3(&factors, parsed) {
-            Some(None) => {}
-            Some(Some(scaling)) => drop(config.insert("rope_scaling".to_owned(), scaling)),
-            None => {
-                let field = format!("tensor {}", quoted(ROPE_FACTORS));
-                let supported = "those of Llama 3.1 to 3.3: low_freq_factor 1, high_freq_factor 4, a power of two as original context";
-                return Err(FormatError::unsupported(file.label(), &field, "this scaling of rotary frequencies", supported));
-            }
+    let parse = |config: &Map<String, Value>| ModelConfig::parse(label, Value::Object(config.clone()).to_string().as_bytes());
+    let parsed = parse(config)?;
+    let Some(factors) = factors(keys.file)? else { return Ok(()) };
+    match llama3(&factors, parsed) {
+        Some(None) => {}
+        Some(Some(scaling)) => {
+            config.insert("rope_scaling".to_owned(), scaling);
         }
-        parse(&config)?;
+        None => {
+            let field = format!("tensor {}", quoted(ROPE_FACTORS));
+            let supported = "those of Llama 3.1 to 3.3: low_freq_factor 1, high_freq_factor 4, a power of two as original context";
+            return Err(FormatError::unsupported(label, &field, "this scaling of rotary frequencies", supported));
+        }
     }
-    Ok(config)
+    parse(config).map(|_| ())
 }
 
 /// `rope_scaling` whose factors are these; `Some(None)` for factors that scale nothing.
@@ -214,8 +231,8 @@ impl<'a, B: AsRef<[u8]>> Keys<'a, B> {
     fn new(file: &'a Gguf<B>) -> Result<Self, FormatError> {
         const KEY: &str = "general.architecture";
         match file.text(KEY)? {
-            Some(family @ (LLAMA | QWEN2)) => Ok(Keys { file, family }),
-            Some(other) => Err(FormatError::unsupported(file.label(), KEY, quoted(other), "llama (Llama and Mistral), qwen2")),
+            Some(family @ (LLAMA | QWEN2 | QWEN3)) => Ok(Keys { file, family }),
+            Some(other) => Err(FormatError::unsupported(file.label(), KEY, quoted(other), "llama (Llama and Mistral), qwen2, qwen3")),
             None => Err(FormatError::invalid(file.label(), KEY, "is missing")),
         }
     }
@@ -254,9 +271,9 @@ impl<'a, B: AsRef<[u8]>> Keys<'a, B> {
         if self.file.flag(&self.key("attention.causal"))? == Some(false) {
             return Err(self.unsupported("attention.causal", "false".to_owned(), "true"));
         }
-        let context = self.size("context_length")?;
-        if let Some(window) = self.optional("attention.sliding_window")?.filter(|window| (1..context).contains(window)) {
-            return Err(self.unsupported("attention.sliding_window", window.to_string(), &format!("at least {context}, the context")));
+        let window = self.optional("attention.sliding_window")?.filter(|window| *window > 0 && self.family != LLAMA);
+        if let Some(window) = window {
+            return Err(self.unsupported("attention.sliding_window", window.to_string(), "nothing"));
         }
         match self.file.has(&self.key("rope.dimension_sections")) {
             true => Err(self.unsupported("rope.dimension_sections", "several positions a token".to_owned(), "nothing")),

@@ -12,7 +12,7 @@ mod weights;
 mod write;
 
 use crate::architecture::{Architecture, RopeScaling};
-use crate::modules::{EMBEDDING, FINAL_NORM, HEAD, Module, attention_norm, ffn_norm};
+use crate::modules::{EMBEDDING, FINAL_NORM, HEAD, Module, attention_norm, ffn_norm, key_norm, query_norm};
 
 pub use blocks::TensorType;
 pub use describe::{SmallFile, small_files};
@@ -29,6 +29,7 @@ const ROPE_FACTORS: &str = "rope_freqs.weight";
 /// llama.cpp's name of Llama and Mistral: the rows of queries and keys are interleaved, see [`row_of`].
 const LLAMA: &str = "llama";
 const QWEN2: &str = "qwen2";
+const QWEN3: &str = "qwen3";
 
 const NAMES: [(&str, &str); 3] = [("token_embd.weight", EMBEDDING), ("output_norm.weight", FINAL_NORM), ("output.weight", HEAD)];
 
@@ -54,6 +55,8 @@ fn checkpoint_name(name: &str) -> Option<String> {
     match part {
         "attn_norm.weight" => return Some(attention_norm(layer)),
         "ffn_norm.weight" => return Some(ffn_norm(layer)),
+        "attn_q_norm.weight" => return Some(query_norm(layer)),
+        "attn_k_norm.weight" => return Some(key_norm(layer)),
         _ => {}
     }
     let (part, kind) = part.rsplit_once('.')?;

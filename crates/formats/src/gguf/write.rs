@@ -8,13 +8,13 @@ use half::f16;
 use crate::architecture::{Architecture, RopeScaling};
 use crate::error::FormatError;
 use crate::merge::{Merged, encoded, module_of};
-use crate::modules::{EMBEDDING, FINAL_NORM, HEAD, Module, attention_norm, ffn_norm};
+use crate::modules::{EMBEDDING, FINAL_NORM, HEAD, Module, attention_norm, ffn_norm, key_norm, query_norm};
 use crate::safetensors::{Dtype, f32_bytes};
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 
 use super::metadata::{self, Metadata};
-use super::{ALIGNMENT, LLAMA, MAGIC, QWEN2, ROPE_FACTORS, part_of, rope_factors, row_of, vocabulary};
+use super::{ALIGNMENT, LLAMA, MAGIC, QWEN2, QWEN3, ROPE_FACTORS, part_of, rope_factors, row_of, vocabulary};
 
 const VERSION: u32 = 3;
 /// Values of a block of Q8_0.
@@ -160,13 +160,20 @@ impl<'a> GgufFile<'a> {
     }
 }
 
-/// llama.cpp's name of the family. Qwen 2 is a Llama with biases at queries, keys and values only.
+/// llama.cpp's name of the family. Qwen 2 is a Llama with biases at queries, keys and values only, Qwen 3 one with norms of queries and keys.
 fn family(a: &Architecture) -> &'static str {
-    if a.qkv_bias && !a.o_bias { QWEN2 } else { LLAMA }
+    match (a.qk_norm, a.qkv_bias && !a.o_bias) {
+        (true, _) => QWEN3,
+        (false, true) => QWEN2,
+        (false, false) => LLAMA,
+    }
 }
 
 fn architecture(metadata: &mut Metadata, a: &Architecture, name: &str, kind: GgufType) -> Result<(), FormatError> {
     let family = family(a);
+    if a.qk_norm && (a.qkv_bias || a.o_bias || a.mlp_bias) {
+        return Err(FormatError::unsupported("config.json", "attention_bias", "true beside norms of queries and keys", "false"));
+    }
     let key = |field: &str| format!("{family}.{field}");
     metadata.text("general.architecture", family);
     metadata.text("general.type", "model");
@@ -198,7 +205,7 @@ fn architecture(metadata: &mut Metadata, a: &Architecture, name: &str, kind: Ggu
         }
         RopeScaling::Llama3 { .. } if family == LLAMA => {}
         RopeScaling::Llama3 { .. } => {
-            let problem = "llama3 in a model with biases at queries, keys and values only";
+            let problem = "llama3 in a model that llama.cpp knows as another family's";
             return Err(FormatError::unsupported("config.json", "rope_type", problem, "default, linear"));
         }
     }
@@ -227,6 +234,10 @@ fn tensors(a: &Architecture, kind: GgufType) -> Vec<Tensor> {
         let name = |part: &str| format!("blk.{layer}.{part}");
         list.push(vector(name("attn_norm.weight"), attention_norm(layer), a.hidden));
         list.push(vector(name("ffn_norm.weight"), ffn_norm(layer), a.hidden));
+        if a.qk_norm {
+            list.push(vector(name("attn_q_norm.weight"), query_norm(layer), a.head_dim));
+            list.push(vector(name("attn_k_norm.weight"), key_norm(layer), a.head_dim));
+        }
         for module in Module::ALL {
             let part = part_of(module);
             list.push(matrix(name(&format!("{part}.weight")), module.weight(layer), [module.outputs(a), module.inputs(a)]));

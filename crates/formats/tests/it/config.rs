@@ -27,6 +27,7 @@ fn a_llama_configuration_is_read_whole() {
         qkv_bias: false,
         o_bias: false,
         mlp_bias: false,
+        qk_norm: false,
     };
     assert_eq!(config.architecture, expected);
     assert_eq!((config.declared_tied, config.bos_id, config.eos_ids), (Some(false), Some(1), vec![2, 3]));
@@ -53,7 +54,27 @@ fn absent_fields_take_the_family_defaults() {
     let a = parsed.architecture;
     assert_eq!((a.kv_heads, a.context_length, a.norm_eps, a.rope.theta, a.tied), (4, 2048, 1e-6, 10_000.0, false));
     let context = |family: &str| architecture(&with(&config, json!({"model_type": family}))).context_length;
-    assert_eq!((context("mistral"), context("qwen2")), (131_072, 32_768));
+    // Mistral's published default is a window of 4096 tokens.
+    assert_eq!((context("mistral"), context("qwen2"), context("qwen3")), (4096, 32_768, 32_768));
+    let head_dim = |family: &str| architecture(&without(&with(&config, json!({"model_type": family})), "head_dim")).head_dim;
+    assert_eq!((head_dim("llama"), head_dim("qwen2"), head_dim("qwen3")), (2, 2, 128));
+}
+
+#[test]
+fn norms_of_heads_follow_the_family_and_have_tensors() {
+    let of = |family: &str| architecture(&with(&without(&llama_config(), "architectures"), json!({"model_type": family, "head_dim": 6})));
+    let (llama, qwen3) = (of("llama"), of("qwen3"));
+    assert_eq!(qwen3, Architecture { qk_norm: true, ..llama.clone() });
+    // Two norms of 6 in each of two layers.
+    assert_eq!(qwen3.parameters(), llama.parameters() + 24);
+    let tensors = |a: &Architecture| tiger_formats::modules::required_tensors(a);
+    let more: Vec<_> = tensors(&qwen3).into_iter().filter(|tensor| !tensors(&llama).contains(tensor)).collect();
+    let named = |layer: usize, which: &str| (format!("model.layers.{layer}.self_attn.{which}_norm.weight"), vec![6]);
+    assert_eq!(more, [named(0, "q"), named(0, "k"), named(1, "q"), named(1, "k")]);
+    for a in [&llama, &qwen3] {
+        let values: usize = tensors(a).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        assert_eq!(a.parameters(), values as u64);
+    }
 }
 
 #[test]
@@ -64,9 +85,57 @@ fn biases_follow_the_family() {
     };
     assert_eq!(biases(json!({"attention_bias": true})), (true, true, false));
     assert_eq!(biases(json!({"mlp_bias": true})), (false, false, true));
+    assert_eq!(biases(json!({"model_type": "qwen3", "attention_bias": true, "mlp_bias": true})), (true, true, false));
+    assert_eq!(biases(json!({"model_type": "qwen3", "attention_bias": false})), (false, false, false));
     assert_eq!(biases(json!({"model_type": "qwen2", "use_sliding_window": false, "sliding_window": 8})), (true, false, false));
     assert_eq!(biases(json!({"model_type": "mistral", "sliding_window": 64})), (false, false, false));
     assert_eq!(biases(json!({"model_type": "mistral", "sliding_window": null})), (false, false, false));
+}
+
+/// `llama_config` has 2 layers and a context of 64.
+#[test]
+fn a_context_ends_at_a_sliding_window() {
+    let context = |changes: Value| {
+        let config = parse(&with(&without(&llama_config(), "architectures"), changes)).unwrap();
+        assert_eq!(config.declared_context, 64);
+        config.architecture.context_length
+    };
+    for (window, expected) in [(json!(32), 32), (json!(64), 64), (json!(4096), 64), (json!(null), 64)] {
+        assert_eq!(context(json!({"model_type": "mistral", "sliding_window": window})), expected, "{window}");
+        let qwen = |changes: Value| {
+            let base = json!({"use_sliding_window": true, "sliding_window": window, "max_window_layers": 1});
+            ["qwen2", "qwen3"].map(|family| context(with(&with(&base, json!({"model_type": family})), changes.clone())))
+        };
+        assert_eq!(qwen(json!({})), [expected; 2], "{window}");
+        assert_eq!(qwen(json!({"use_sliding_window": false})), [64; 2], "switched off");
+        assert_eq!(qwen(json!({"max_window_layers": 2})), [64; 2], "no layer above");
+        assert_eq!(qwen(json!({"layer_types": ["full_attention", "full_attention"]})), [64; 2], "layers by name");
+        if window.is_number() {
+            let types = json!({"max_window_layers": 2, "layer_types": ["full_attention", "sliding_attention"]});
+            assert_eq!(qwen(types), [expected; 2], "layers by name");
+        }
+    }
+}
+
+/// What transformers writes today and what it wrote before, on the checkpoints of `golden/model`.
+#[test]
+fn families_are_read_as_they_are_saved() {
+    let read = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/model").join(name).join("config.json");
+        ModelConfig::open(&path).unwrap()
+    };
+    let (new, old) = (read("mistral_f32").architecture, read("mistral_window_old_f32"));
+    assert_eq!((old.declared_context, old.architecture.context_length), (256, 64));
+    assert_eq!(old.architecture, Architecture { context_length: 64, ..new });
+    let switches = |name: &str| {
+        let a = read(name).architecture;
+        (a.tied, a.qkv_bias, a.o_bias, a.qk_norm, a.rope.theta)
+    };
+    assert_eq!(switches("llama32_f32"), (true, false, false, false, 5e5));
+    assert_eq!(switches("smollm2_bf16"), (true, false, false, false, 1e5));
+    assert_eq!(switches("qwen25_untied_bf16"), (false, true, false, false, 1e6));
+    assert_eq!(switches("qwen3_tied_f32"), (true, false, false, true, 1e6));
+    assert_eq!(switches("qwen3_biases_f32"), (false, true, true, true, 1e6));
 }
 
 #[test]
@@ -97,7 +166,7 @@ fn refusals_name_field_and_value() {
             "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}), changes)})
     };
     let cases: Vec<(Value, &[&str])> = vec![
-        (json!({"model_type": "gpt2"}), &["model_type", "gpt2", "llama, mistral, qwen2"]),
+        (json!({"model_type": "gpt2"}), &["model_type", "gpt2", "llama, mistral, qwen2, qwen3"]),
         (json!({"model_type": "mixtral"}), &["mixtral"]),
         (json!({"model_type": null}), &["model_type", "missing"]),
         (json!({"model_type": 3}), &["model_type", "a string"]),
@@ -137,8 +206,12 @@ fn refusals_name_field_and_value() {
         (ramp(json!({"factor": 0.5})), &["rope_scaling.factor"]),
         (ramp(json!({"high_freq_factor": 1.0})), &["high_freq_factor", "above low_freq_factor"]),
         (ramp(json!({"original_max_position_embeddings": null})), &["original_max_position_embeddings", "missing"]),
-        (json!({"model_type": "mistral", "architectures": null, "sliding_window": 32}), &["sliding_window", "32", "64"]),
-        (json!({"model_type": "qwen2", "architectures": null, "use_sliding_window": true, "sliding_window": 8}), &["sliding_window"]),
+        (json!({"model_type": "mistral", "architectures": null, "sliding_window": 0}), &["sliding_window", "integer from 1"]),
+        (json!({"model_type": "qwen2", "architectures": null, "use_sliding_window": "yes"}), &["use_sliding_window", "true, false"]),
+        (
+            json!({"model_type": "mistral", "architectures": null, "layer_types": ["chunked_attention"]}),
+            &["layer_types", "chunked_attention"],
+        ),
         (json!({"layer_types": ["full_attention", "sliding_attention"]}), &["layer_types", "sliding_attention"]),
     ];
     for (changes, parts) in cases {
