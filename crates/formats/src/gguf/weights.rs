@@ -12,10 +12,14 @@ use crate::error::{FormatError, quoted};
 use crate::map::AnyBytes;
 use crate::merge::module_of;
 use crate::modules::Module;
-use crate::safetensors::{Dtype, TensorView, f32_bytes};
+use crate::safetensors::{Dtype, TensorView};
 
 /// How far the factors of rotary frequencies may be apart: they were computed in single precision by others.
-pub(super) const ROPE_TOLERANCE: f32 = 1e-4;
+const ROPE_TOLERANCE: f32 = 1e-4;
+/// Fewest values for which a thread is worth starting.
+const MIN_SHARE: usize = 1 << 18;
+/// Values of one step: 16 KiB.
+const BUFFER: usize = 1 << 12;
 
 /// Weights of a file.
 pub(crate) struct GgufWeights {
@@ -116,10 +120,36 @@ fn dtype(kind: TensorType) -> Dtype {
     }
 }
 
+/// All values as f32, little-endian. Large tensors are shared among the machine's threads: a model of 8 billion weights would otherwise take half a
+/// minute.
 fn values(kind: TensorType, bytes: &[u8]) -> Vec<u8> {
-    let mut values = Vec::with_capacity(bytes.len() / kind.block_bytes() * kind.block_values());
-    kind.dequantise(bytes, &mut values);
-    f32_bytes(&values)
+    let blocks = bytes.len() / kind.block_bytes();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = blocks.div_ceil(threads).max(MIN_SHARE / kind.block_values());
+    let mut out = vec![0; blocks * kind.block_values() * size_of::<f32>()];
+    let shares = bytes.chunks(share * kind.block_bytes()).zip(out.chunks_mut(share * kind.block_values() * size_of::<f32>()));
+    std::thread::scope(|scope| {
+        let mut shares = shares.peekable();
+        while let Some((bytes, out)) = shares.next() {
+            // The last share needs no thread of its own.
+            match shares.peek() {
+                Some(_) => drop(scope.spawn(move || fill(kind, bytes, out))),
+                None => fill(kind, bytes, out),
+            }
+        }
+    });
+    out
+}
+
+/// Writes values by way of a buffer that stays in the cache.
+fn fill(kind: TensorType, bytes: &[u8], out: &mut [u8]) {
+    let at_once = BUFFER / kind.block_values();
+    let mut buffer = Vec::with_capacity(BUFFER);
+    for (bytes, out) in bytes.chunks(at_once * kind.block_bytes()).zip(out.chunks_mut(at_once * kind.block_values() * size_of::<f32>())) {
+        buffer.clear();
+        kind.dequantise(bytes, &mut buffer);
+        out.as_chunks_mut::<4>().0.iter_mut().zip(&buffer).for_each(|(to, value)| *to = value.to_le_bytes());
+    }
 }
 
 /// Rows of `width` bytes in Hugging Face's order, see [`row_of`]. A row is a whole number of blocks, so they move as they are.

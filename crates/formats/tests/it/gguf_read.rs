@@ -182,6 +182,11 @@ fn pieces_are_what_llama_cpp_and_sentencepiece_make() {
 
 /// A file of metadata with Tiger-Nano's vocabulary, cut as `pre` says.
 fn nano_vocabulary(pre: &str) -> Vec<u8> {
+    nano_with(pre, Vec::new())
+}
+
+/// The same with further pairs; one whose key is there already replaces it.
+fn nano_with(pre: &str, more: Vec<(&str, Bytes)>) -> Vec<u8> {
     let tokenizer = json("models/nano/checkpoint/tokenizer.json");
     let vocab = tokenizer["model"]["vocab"].as_object().unwrap();
     let mut tokens: Vec<(&str, u64, u32)> = vocab.iter().map(|(text, id)| (text.as_str(), id.as_u64().unwrap(), 1)).collect();
@@ -189,19 +194,30 @@ fn nano_vocabulary(pre: &str) -> Vec<u8> {
     tokens.iter_mut().filter(|(text, ..)| special.contains(text)).for_each(|token| token.2 = 3);
     tokens.sort_by_key(|(_, id, _)| *id);
     let merges = tokenizer["model"]["merges"].as_array().unwrap();
-    let sizes = ["block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count"];
-    let mut bytes = Bytes::start(1, 7 + sizes.len() as u64).text("general.architecture").u32(8).text("llama");
-    for size in sizes {
-        bytes = bytes.text(&format!("llama.{size}")).u32(4).u32(if size == "embedding_length" { 2 } else { 1 });
+    let list = |kind: u32, count: usize| Bytes::default().u32(9).u32(kind).u64(count as u64);
+    let text = |text: &str| Bytes::default().u32(8).text(text);
+    let texts = tokens.iter().fold(list(8, tokens.len()), |bytes, (text, ..)| bytes.text(text));
+    let kinds = tokens.iter().fold(list(5, tokens.len()), |bytes, (.., kind)| bytes.u32(*kind));
+    let pair = |pair: &Value| format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap());
+    let merges = merges.iter().fold(list(8, merges.len()), |bytes, merge| bytes.text(&pair(merge)));
+    let mut pairs = vec![
+        ("general.architecture", text("llama")),
+        ("llama.embedding_length", Bytes::default().u32(4).u32(2)),
+        ("llama.attention.layer_norm_rms_epsilon", Bytes::default().u32(6).u32(1e-5_f32.to_bits())),
+        ("tokenizer.ggml.model", text("gpt2")),
+        ("tokenizer.ggml.pre", text(pre)),
+        ("tokenizer.ggml.tokens", texts),
+        ("tokenizer.ggml.token_type", kinds),
+        ("tokenizer.ggml.merges", merges),
+    ];
+    for size in ["llama.block_count", "llama.context_length", "llama.feed_forward_length", "llama.attention.head_count"] {
+        pairs.push((size, Bytes::default().u32(4).u32(1)));
     }
-    bytes = bytes.text("llama.attention.layer_norm_rms_epsilon").u32(6).u32(1e-5_f32.to_bits());
-    bytes = bytes.text("tokenizer.ggml.model").u32(8).text("gpt2").text("tokenizer.ggml.pre").u32(8).text(pre);
-    bytes = bytes.text("tokenizer.ggml.tokens").u32(9).u32(8).u64(tokens.len() as u64);
-    bytes = tokens.iter().fold(bytes, |bytes, (text, ..)| bytes.text(text));
-    bytes = bytes.text("tokenizer.ggml.token_type").u32(9).u32(5).u64(tokens.len() as u64);
-    bytes = tokens.iter().fold(bytes, |bytes, (.., kind)| bytes.u32(*kind));
-    bytes = bytes.text("tokenizer.ggml.merges").u32(9).u32(8).u64(merges.len() as u64);
-    bytes = merges.iter().fold(bytes, |bytes, pair| bytes.text(&format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap())));
+    pairs.retain(|(key, _)| more.iter().all(|(other, _)| other != key));
+    // A pair without a value only takes the other away.
+    pairs.extend(more.into_iter().filter(|(_, value)| !value.0.is_empty()));
+    let start = Bytes::start(1, pairs.len() as u64);
+    let bytes = pairs.into_iter().fold(start, |bytes, (key, value)| bytes.text(key).raw(&value.0));
     bytes.tensor("token_embd.weight", &[2, tokens.len() as u64], 0, 0).data(8 * tokens.len())
 }
 
@@ -240,6 +256,10 @@ impl Bytes {
     }
     fn u64(mut self, n: u64) -> Self {
         self.0.extend(n.to_le_bytes());
+        self
+    }
+    fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
         self
     }
     fn text(self, text: &str) -> Self {
@@ -287,4 +307,32 @@ fn what_contradicts_itself_is_refused() {
     refuses(read(start(1, 0).tensor("a", &[4], 0, 32).data(64)), &["\"a\"", "begins at 32"]);
     refuses(read(start(2, 0).tensor("a", &[4], 0, 0).tensor("b", &[4], 0, 0).data(64)), &["begins at 0", "ends at 32"]);
     refuses(read(start(2, 0).tensor("a", &[4], 0, 0).tensor("a", &[4], 0, 32).data(64)), &["repeated name"]);
+}
+
+#[test]
+fn what_this_program_does_not_compute_is_refused() {
+    let (number, text, flag) = (
+        |n: u32| Bytes::default().u32(4).u32(n),
+        |text: &str| Bytes::default().u32(8).text(text),
+        |flag: u8| Bytes(vec![7, 0, 0, 0, flag]),
+    );
+    let read = |more: Vec<(&str, Bytes)>| small_files(&Gguf::from_bytes("x.gguf", nano_with("llama-bpe", more)).unwrap()).map(|_| ());
+    read(vec![("llama.expert_count", number(0)), ("llama.attention.sliding_window", number(1))]).unwrap();
+    let refused = |key: &str, value: Bytes, parts: &[&str]| refuses(read(vec![(key, value)]), &[&["x.gguf", key], parts].concat());
+    refused("general.architecture", text("gemma3"), &["gemma3", "llama (Llama and Mistral), qwen2, qwen3"]);
+    refused("general.architecture", number(1), &["must be a text"]);
+    refused("llama.expert_count", number(8), &["8"]);
+    refused("llama.attention.causal", flag(0), &["false"]);
+    refused("llama.rope.scaling.type", text("yarn"), &["yarn", "linear"]);
+    refused("llama.rope.dimension_count", number(1), &["1", "2"]);
+    refused("llama.attention.head_count", number(0), &["is 0"]);
+    refused("llama.attention.head_count", Bytes::default().u32(9).u32(4).u64(1).u32(1), &["one whole number"]);
+    refused("llama.block_count", Bytes::default(), &["is missing"]);
+    refused("split.count", number(2), &["llama-gguf-split --merge"]);
+    refused("tokenizer.ggml.pre", Bytes::default(), &["is missing", "convert the model anew"]);
+    refused("tokenizer.ggml.model", text("bert"), &["bert", "gpt2, llama"]);
+    refused("tokenizer.ggml.merges", Bytes::default().u32(9).u32(8).u64(1).text("a \u{2}"), &["no pair of tokens"]);
+    refused("tokenizer.ggml.token_type", Bytes::default().u32(9).u32(5).u64(1).u32(1), &["1 kinds for 2048 tokens"]);
+    refused("tokenizer.ggml.eos_token_id", number(2048), &["2048", "none of 2048 tokens"]);
+    refuses(read(vec![("llama.block_count", number(u32::MAX))]), &["num_hidden_layers", "4294967295"]);
 }
