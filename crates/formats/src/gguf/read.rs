@@ -431,6 +431,10 @@ impl Cursor<'_> {
         for _ in 0..dimensions {
             shape.push(self.u64(field)?);
         }
+        // Nothing has no use, and behind a zero sizes without bounds would count as small.
+        if shape.contains(&0) {
+            return Err(self.invalid(field, format!("has shape {shape:?}, without any values")));
+        }
         let (number, offset) = (self.u32(field)?, self.u64(field)?);
         let kind =
             TensorType::of_number(number).map_err(|name| FormatError::unsupported(self.file, field, name, &TensorType::supported()))?;

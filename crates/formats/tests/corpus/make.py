@@ -388,6 +388,7 @@ def gguf():
         "dimensions_many": one([1] * 5, 0, 0),
         "dimensions_max": one([(1 << 64) - 1] * 4, 0, 0),
         "dimension_zero": one([0, (1 << 64) - 1], 0, 0, data=0),
+        "dimension_zero_then_huge": one([0, 1 << 63, 1 << 63], 0, 0, data=0),
         "dimension_zero_first": one([0], 12, 0, data=0),
         "block_cut": one([31], 8, 0),
         "kind_unknown": one([32], 4, 0),

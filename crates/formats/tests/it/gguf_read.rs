@@ -301,6 +301,7 @@ fn what_contradicts_itself_is_refused() {
     refuses(read(start(1, 0).tensor("a", &[32], 99, 0).data(64)), &["\"a\"", "type 99"]);
     refuses(read(start(1, 0).tensor("a", &[33], 8, 0).data(64)), &["\"a\"", "33", "multiples of 32"]);
     refuses(read(start(1, 0).tensor("a", &[1 << 40, 1 << 40], 0, 0).data(64)), &["\"a\"", "too large"]);
+    refuses(read(start(1, 0).tensor("a", &[0, 1 << 63, 1 << 63], 0, 0).data(64)), &["\"a\"", "without any values"]);
     refuses(read(start(1, 0).tensor("a", &[1, 1, 1, 1, 1], 0, 0).data(64)), &["5 dimensions"]);
     refuses(read(start(1, 0).tensor("a", &[100], 0, 0).data(64)), &["\"a\"", "400 bytes", "64 bytes of data"]);
     refuses(read(start(1, 0).tensor("a", &[4], 0, u64::MAX).data(64)), &["\"a\"", "cut"]);
