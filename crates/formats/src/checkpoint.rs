@@ -103,6 +103,14 @@ impl Checkpoint {
         &self.config.architecture
     }
 
+    /// The file of a GGUF base.
+    pub(crate) fn gguf(&self) -> Option<&Gguf<AnyBytes>> {
+        match &self.weights {
+            Weights::Shards(_) => None,
+            Weights::Gguf(weights) => Some(weights.file()),
+        }
+    }
+
     /// Everything that `config.json` says.
     pub fn config(&self) -> &ModelConfig {
         &self.config

@@ -32,6 +32,12 @@ impl Metadata {
         self.bytes.extend_from_slice(&(length as u64).to_le_bytes());
     }
 
+    /// A pair as it lies in another file of version 2 or 3.
+    pub(super) fn raw(&mut self, pair: &[u8]) {
+        self.count += 1;
+        self.bytes.extend_from_slice(pair);
+    }
+
     pub(super) fn u32(&mut self, key: &str, value: u32) {
         self.begin(key, Kind::U32);
         self.bytes.extend_from_slice(&value.to_le_bytes());

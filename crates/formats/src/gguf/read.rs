@@ -47,6 +47,13 @@ enum Value {
     },
 }
 
+#[derive(Debug)]
+struct Pair {
+    value: Value,
+    /// Range of key and value in the file.
+    span: Range<usize>,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Scalar {
     Integer(i128),
@@ -79,7 +86,7 @@ pub struct GgufTensor<'a> {
 pub struct Gguf<B> {
     label: String,
     bytes: B,
-    pairs: BTreeMap<String, Value>,
+    pairs: BTreeMap<String, Pair>,
     tensors: BTreeMap<String, Entry>,
     /// Where the tensors begin.
     data: usize,
@@ -144,6 +151,16 @@ impl<B: AsRef<[u8]>> Gguf<B> {
         GgufTensor { kind: entry.kind, shape: &entry.shape, bytes: &self.bytes.as_ref()[entry.range.clone()] }
     }
 
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.pairs.get(key).map(|pair| &pair.value)
+    }
+
+    /// Keys and values as they lie in the file, of all keys that begin with `prefix`.
+    pub(crate) fn raw_pairs(&self, prefix: &str) -> impl Iterator<Item = &[u8]> {
+        let pairs = self.pairs.iter().filter(move |(key, _)| key.starts_with(prefix));
+        pairs.map(|(_, pair)| &self.bytes.as_ref()[pair.span.clone()])
+    }
+
     /// Whether there is such a key.
     pub fn has(&self, key: &str) -> bool {
         self.pairs.contains_key(key)
@@ -151,7 +168,7 @@ impl<B: AsRef<[u8]>> Gguf<B> {
 
     /// A text.
     pub fn text(&self, key: &str) -> Result<Option<&str>, FormatError> {
-        match self.pairs.get(key) {
+        match self.value(key) {
             None => Ok(None),
             Some(Value::Text(range)) => Ok(Some(self.slice(range.clone()))),
             Some(_) => Err(self.wrong(key, "a text")),
@@ -160,7 +177,7 @@ impl<B: AsRef<[u8]>> Gguf<B> {
 
     /// A whole number that is not negative.
     pub fn integer(&self, key: &str) -> Result<Option<u64>, FormatError> {
-        match self.pairs.get(key) {
+        match self.value(key) {
             None => Ok(None),
             Some(Value::Scalar(Scalar::Integer(n))) if *n >= 0 => Ok(Some(*n as u64)),
             Some(_) => Err(self.wrong(key, "one whole number, not negative")),
@@ -169,7 +186,7 @@ impl<B: AsRef<[u8]>> Gguf<B> {
 
     /// A finite number.
     pub fn number(&self, key: &str) -> Result<Option<f64>, FormatError> {
-        match self.pairs.get(key) {
+        match self.value(key) {
             None => Ok(None),
             Some(Value::Scalar(Scalar::Float(x))) if x.is_finite() => Ok(Some(*x)),
             Some(Value::Scalar(Scalar::Integer(n))) => Ok(Some(*n as f64)),
@@ -179,7 +196,7 @@ impl<B: AsRef<[u8]>> Gguf<B> {
 
     /// True or false.
     pub fn flag(&self, key: &str) -> Result<Option<bool>, FormatError> {
-        match self.pairs.get(key) {
+        match self.value(key) {
             None => Ok(None),
             Some(Value::Scalar(Scalar::Flag(flag))) => Ok(Some(*flag)),
             Some(_) => Err(self.wrong(key, "true or false")),
@@ -202,7 +219,7 @@ impl<B: AsRef<[u8]>> Gguf<B> {
     pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>, FormatError> {
         let number = |kind| kind != TEXT && kind != BOOL && kind != ARRAY;
         let Some((count, range)) = self.array(key, "a list of numbers", number)? else { return Ok(None) };
-        let Some(Value::Array { kind, .. }) = self.pairs.get(key) else { return Ok(None) };
+        let Some(Value::Array { kind, .. }) = self.value(key) else { return Ok(None) };
         let size = range.len() / count.max(1);
         let bytes = &self.bytes.as_ref()[range];
         let value = |bytes: &[u8]| match scalar(*kind, bytes) {
@@ -214,7 +231,7 @@ impl<B: AsRef<[u8]>> Gguf<B> {
     }
 
     fn array(&self, key: &str, wanted: &str, of: impl Fn(u32) -> bool) -> Result<Option<(usize, Range<usize>)>, FormatError> {
-        match self.pairs.get(key) {
+        match self.value(key) {
             None => Ok(None),
             Some(Value::Array { kind, count, range }) if of(*kind) => Ok(Some((*count, range.clone()))),
             Some(_) => Err(self.wrong(key, wanted)),
@@ -231,8 +248,8 @@ impl<B: AsRef<[u8]>> Gguf<B> {
     }
 }
 
-fn alignment(file: &str, pairs: &BTreeMap<String, Value>) -> Result<usize, FormatError> {
-    match pairs.get("general.alignment") {
+fn alignment(file: &str, pairs: &BTreeMap<String, Pair>) -> Result<usize, FormatError> {
+    match pairs.get("general.alignment").map(|pair| &pair.value) {
         None => Ok(ALIGNMENT),
         Some(Value::Scalar(Scalar::Integer(n))) if (1..=i128::from(MAX_ALIGNMENT)).contains(n) && n.count_ones() == 1 => Ok(*n as usize),
         Some(_) => Err(FormatError::invalid(file, "general.alignment", format!("must be a power of two up to {MAX_ALIGNMENT}"))),
@@ -362,9 +379,10 @@ impl Cursor<'_> {
         Ok((tensors, pairs))
     }
 
-    fn pairs(&mut self, count: u64) -> Result<BTreeMap<String, Value>, FormatError> {
+    fn pairs(&mut self, count: u64) -> Result<BTreeMap<String, Pair>, FormatError> {
         let mut pairs = BTreeMap::new();
         for _ in 0..count {
+            let start = self.at;
             let key = self.owned("metadata key")?;
             let field = quoted(&key);
             let kind = self.u32(&field)?;
@@ -372,7 +390,7 @@ impl Cursor<'_> {
             if pairs.contains_key(&key) {
                 return Err(self.invalid("metadata", format!("repeated key {}", quoted(&key))));
             }
-            pairs.insert(key, value);
+            pairs.insert(key, Pair { value, span: start..self.at });
         }
         Ok(pairs)
     }

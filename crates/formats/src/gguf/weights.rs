@@ -58,6 +58,11 @@ impl GgufWeights {
         Ok(GgufWeights { file, names, interleaved })
     }
 
+    /// The file itself.
+    pub(crate) fn file(&self) -> &Gguf<AnyBytes> {
+        &self.file
+    }
+
     /// The checkpoint's names of all tensors.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(String::as_str)

@@ -5,8 +5,11 @@ use std::path::Path;
 
 use half::f16;
 
+use super::read::Gguf;
 use crate::architecture::{Architecture, RopeScaling};
+use crate::checkpoint::Checkpoint;
 use crate::error::FormatError;
+use crate::map::AnyBytes;
 use crate::merge::{Merged, encoded, module_of};
 use crate::modules::{EMBEDDING, FINAL_NORM, HEAD, Module, attention_norm, ffn_norm, key_norm, query_norm};
 use crate::safetensors::{Dtype, f32_bytes};
@@ -80,27 +83,16 @@ impl<'a> GgufFile<'a> {
     /// Reads tokenizer and template from the checkpoint's folder. `name` is what the file calls the model.
     ///
     /// # Errors
-    /// A tokenizer that is no byte-level BPE with one of the pre-tokenizers that llama.cpp knows by name.
+    /// A tokenizer that is no byte-level BPE with one of the pre-tokenizers that llama.cpp knows by name; that of a GGUF base may be SentencePiece's.
     pub fn new(weights: &'a Merged<'a>, folder: &Path, name: &str, kind: GgufType) -> Result<Self, FormatError> {
-        let (config, a) = (weights.checkpoint().config(), weights.checkpoint().architecture());
+        let a = weights.checkpoint().architecture();
         let mut metadata = Metadata::default();
         architecture(&mut metadata, a, name, kind)?;
-        let (tokenizer, template) = (Tokenizer::open(folder)?, ChatTemplate::open(folder)?);
-        let json = vocabulary::read(folder)?;
-        vocabulary::describe(&mut metadata, &json, a.vocab)?;
-        let id = |token: &str| template.as_ref().and_then(|t| t.special_token(token)).and_then(|text| tokenizer.token_id(text));
-        let bos = id("bos_token").or(config.bos_id);
-        if let Some(bos) = bos {
-            metadata.u32("tokenizer.ggml.bos_token_id", bos);
+        let template = ChatTemplate::open(folder)?;
+        match sentencepiece(weights.checkpoint())? {
+            Some(file) => file.raw_pairs("tokenizer.ggml.").for_each(|pair| metadata.raw(pair)),
+            None => byte_level(&mut metadata, weights.checkpoint(), folder, template.as_ref())?,
         }
-        if let Some(eos) = id("eos_token").or(config.eos_ids.first().copied()) {
-            metadata.u32("tokenizer.ggml.eos_token_id", eos);
-        }
-        if let Some(pad) = id("pad_token") {
-            metadata.u32("tokenizer.ggml.padding_token_id", pad);
-        }
-        let begins = tokenizer.encode("a", true)?.first().copied();
-        metadata.bool("tokenizer.ggml.add_bos_token", bos.is_some() && begins == bos);
         if let Some(template) = &template {
             metadata.text("tokenizer.chat_template", template.source());
         }
@@ -158,6 +150,32 @@ impl<'a> GgufFile<'a> {
             Stored::Q8_0 => q8_0(&values),
         })
     }
+}
+
+/// The file that a checkpoint is, if its tokenizer is SentencePiece's: scores are there only, and are taken over as they are.
+fn sentencepiece(checkpoint: &Checkpoint) -> Result<Option<&Gguf<AnyBytes>>, FormatError> {
+    let Some(file) = checkpoint.gguf() else { return Ok(None) };
+    Ok((file.text("tokenizer.ggml.model")? == Some("llama")).then_some(file))
+}
+
+/// The tokenizer of the folder.
+fn byte_level(metadata: &mut Metadata, checkpoint: &Checkpoint, folder: &Path, template: Option<&ChatTemplate>) -> Result<(), FormatError> {
+    let (config, tokenizer) = (checkpoint.config(), Tokenizer::open(folder)?);
+    vocabulary::describe(metadata, &vocabulary::read(folder)?, config.architecture.vocab)?;
+    let id = |token: &str| template.and_then(|t| t.special_token(token)).and_then(|text| tokenizer.token_id(text));
+    let bos = id("bos_token").or(config.bos_id);
+    if let Some(bos) = bos {
+        metadata.u32("tokenizer.ggml.bos_token_id", bos);
+    }
+    if let Some(eos) = id("eos_token").or(config.eos_ids.first().copied()) {
+        metadata.u32("tokenizer.ggml.eos_token_id", eos);
+    }
+    if let Some(pad) = id("pad_token") {
+        metadata.u32("tokenizer.ggml.padding_token_id", pad);
+    }
+    let begins = tokenizer.encode("a", true)?.first().copied();
+    metadata.bool("tokenizer.ggml.add_bos_token", bos.is_some() && begins == bos);
+    Ok(())
 }
 
 /// llama.cpp's name of the family. Qwen 2 is a Llama with biases at queries, keys and values only, Qwen 3 one with norms of queries and keys.

@@ -180,6 +180,17 @@ fn pieces_are_what_llama_cpp_and_sentencepiece_make() {
     assert!(tokenizer.is_special(3) && !tokenizer.is_special(4));
 }
 
+#[test]
+fn a_base_with_pieces_is_written_with_them() {
+    let dir = unpacked(&root("golden/gguf/models/pieces/model.gguf"));
+    put(dir.path(), "chat_template.jinja", "{{ messages[0].content }}");
+    let again = unpacked(&folder(dir.path(), GgufType::Bf16).path().join("model.gguf"));
+    for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja", "config.json"] {
+        let read = |dir: &Path| std::fs::read_to_string(dir.join(name)).unwrap();
+        assert_eq!(read(again.path()), read(dir.path()), "{name}");
+    }
+}
+
 /// A file of metadata with Tiger-Nano's vocabulary, cut as `pre` says.
 fn nano_vocabulary(pre: &str) -> Vec<u8> {
     nano_with(pre, Vec::new())
