@@ -211,7 +211,7 @@ fn check_sampling(target: &Target, request: &GenerateRequest) -> Result<Sampling
     let own_top_k = own.top_k.and_then(|top_k| u32::try_from(top_k).ok());
     Ok(Sampling {
         temperature: request.temperature.or(own.temperature).unwrap_or(temperature) as f32,
-        top_p: request.top_p.or(own.top_p).unwrap_or(top_p) as f32,
+        top_p: positive(request.top_p.or(own.top_p).unwrap_or(top_p)),
         top_k: request.top_k.or(own_top_k).or(top_k).unwrap_or(0),
         min_p: request.min_p.unwrap_or(0.0) as f32,
         seed: match request.seed {
@@ -221,9 +221,15 @@ fn check_sampling(target: &Target, request: &GenerateRequest) -> Result<Sampling
     })
 }
 
-/// A seed that nobody chose.
+/// A number above 0 in f32, above 0 there too.
+pub fn positive(value: f64) -> f32 {
+    (value as f32).max(f32::MIN_POSITIVE)
+}
+
+/// A seed that nobody chose: 53 bits, for answers tell it and JavaScript rounds larger numbers.
 pub fn random_seed() -> Result<u64, ApiError> {
-    getrandom::u64().map_err(|error| ApiError::internal(format!("no randomness: {error}")))
+    let bits = getrandom::u64().map_err(|error| ApiError::internal(format!("no randomness: {error}")))?;
+    Ok(bits >> 11)
 }
 
 fn check_format(format: ResponseFormat) -> Result<ResponseFormat, ApiError> {

@@ -8,7 +8,7 @@ use tiger_wire::openai::{ChatCompletionRequest, ChatMessage, Content};
 use tiger_wire::{ErrorCode, GenerateRequest};
 
 use super::tools::Tools;
-use super::{check_rest, format, history};
+use super::{format, history, others};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, quoted};
@@ -40,7 +40,7 @@ fn name_grammar(error: ApiError, grammar: &str) -> ApiError {
 
 /// Checks a request and finds its model.
 pub async fn check(app: &App, caller: Caller, started: Instant, request: ChatCompletionRequest) -> Result<Chat, ApiError> {
-    check_rest(&request.rest)?;
+    others::check(&request.rest, &[])?;
     let tools = Tools::check(request.tools.as_deref().unwrap_or_default(), request.tool_choice.as_ref())?;
     let target = Target::find(app, caller.account, &request.model).await?;
     let mut messages = messages(&request.messages, app.limits().messages)?;
