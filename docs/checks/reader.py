@@ -7,12 +7,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 from pages import Block, Page, Wrong
 
 ADDRESS = "localhost:45678"
 BLOCK_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 10
+# Of the output of a block that fails, the last.
 MOST_LINES = 30
 
 # `tiger serve` runs on "in another terminal", on the page's own port. Everything else is the program itself.
@@ -115,6 +118,9 @@ class Reader:
             return
         # It is this page's own server, started by its own script.
         os.kill(int(pid.read_text()), signal.SIGTERM)
+        until = time.monotonic() + STOP_TIMEOUT_S
+        while listens(self.port) and time.monotonic() < until:
+            time.sleep(0.02)
 
     def run(self, block: Block) -> None:
         text = block.text.replace(ADDRESS, f"localhost:{self.port}")
@@ -208,3 +214,8 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
