@@ -21,6 +21,7 @@ REQUESTS = {
     "GenerateParams": ("GenerateRequest", {"stream"}),
     "TrainParams": ("TrainRequest", {"stream"}),
     "CreateModelParams": ("CreateModelRequest", {"stream"}),
+    "ImportAdapterParams": ("ImportForm", {"adapter_config", "adapter_model"}),
     "UpdateModelParams": ("PatchModelRequest", set()),
     "EvaluateParams": ("EvaluateRequest", {"stream"}),
     "EvaluatePrompt": ("EvaluatePrompt", set()),

@@ -2,7 +2,7 @@
 import { TigerCityError } from './errors.js';
 import { type CallOptions, Models } from './models.js';
 import { GenerateStream, trainStream, type TrainStream } from './stream.js';
-import { type Call, json, open, type Settings } from './transport.js';
+import { type Call, json, open, randomKey, type Settings } from './transport.js';
 import type { GenerateParams, GenerateResponse, TrainParams, TrainResponse } from './types.js';
 
 const DEFAULT_BASE_URL = 'http://localhost:45678';
@@ -82,11 +82,6 @@ export class TigerCity {
 
 function training(body: unknown, { idempotencyKey = randomKey(), signal }: TrainOptions = {}): Call {
   return { method: 'POST', path: '/v1/train', body, headers: { 'idempotency-key': idempotencyKey }, signal };
-}
-
-/** 32 hexadecimal digits; `crypto.randomUUID` is missing on pages without TLS. */
-function randomKey(): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
 function variable(name: string): string | undefined {

@@ -1,13 +1,18 @@
 // `client.models`: one's own models, their revisions and what became of them.
-import { createStream, type CreateStream, evaluateStream, type EvaluateStream } from './stream.js';
-import { json, open, send, type Settings } from './transport.js';
+import { Form } from './form.js';
+import { createStream, type CreateStream, evaluateStream, type EvaluateStream, type Source } from './stream.js';
+import { type Call, json, open, randomKey, send, type Settings } from './transport.js';
 import type { AdapterFile, CreateModelParams, DeleteModelResponse, EvaluateParams, EvaluateResponse } from './types.js';
-import type { ModelInfo, RevisionInfo, UpdateModelParams } from './types.js';
+import type { ImportAdapterParams, ModelInfo, RevisionInfo, UpdateModelParams } from './types.js';
 
 /** Of one call. */
 export interface CallOptions {
   /** Ends the call, and the work on the server. */
   signal?: AbortSignal;
+}
+
+export interface AdapterOptions extends CallOptions {
+  revision?: number;
 }
 
 /** Most revisions that the server gives at once. */
@@ -90,12 +95,37 @@ export class Models {
     return evaluateStream(await open(this.settings, { method: 'POST', path: path(model, '/evaluate'), body, ...options }));
   }
 
-  /** One of the adapter's two files as PEFT reads them; of the newest revision if none is named. */
-  async adapter(
-    model: string,
-    file: AdapterFile = 'adapter_model.safetensors',
-    { revision, signal }: CallOptions & { revision?: number } = {},
-  ): Promise<Uint8Array> {
-    return await send(this.settings, { method: 'GET', path: path(model, `/adapter/${encodeURIComponent(file)}`), query: { revision }, signal });
+  /**
+   * A private model from the two files of a LoRA adapter as PEFT writes them. The time of sending counts as waiting for the answer: raise
+   * `timeout` for large files on slow lines.
+   */
+  async importAdapter(params: ImportAdapterParams, options?: CallOptions): Promise<ModelInfo> {
+    const { adapter_config, adapter_model, ...rest } = params;
+    // A misspelt field is refused by the server by name.
+    const texts = Object.fromEntries(Object.entries(rest).filter(([, value]) => value != null));
+    const form = new Form(texts, { adapter_config, adapter_model }, randomKey());
+    return await json(this.settings, { method: 'POST', path: '/v1/adapters', form, repeatable: false, ...options });
   }
+
+  /** One of the adapter's two files as PEFT reads them; of the newest revision if none is named. */
+  async adapter(model: string, file?: AdapterFile, options?: AdapterOptions): Promise<Uint8Array> {
+    return await send(this.settings, adapterCall(model, file, options));
+  }
+
+  /** The same, piece by piece: for a large file, which is never whole in memory then. Leaving the loop hangs up. */
+  async adapterStream(model: string, file?: AdapterFile, options?: AdapterOptions): Promise<AsyncIterable<Uint8Array>> {
+    return hungUp(await open(this.settings, adapterCall(model, file, options)));
+  }
+}
+
+async function* hungUp({ bytes, cancel }: Source): AsyncGenerator<Uint8Array> {
+  try {
+    yield* bytes;
+  } finally {
+    cancel();
+  }
+}
+
+function adapterCall(model: string, file: AdapterFile = 'adapter_model.safetensors', { revision, signal }: AdapterOptions = {}): Call {
+  return { method: 'GET', path: path(model, `/adapter/${encodeURIComponent(file)}`), query: { revision }, signal };
 }

@@ -1,6 +1,7 @@
 // Sends a call over fetch until there is an answer that is no reason to try again: timeouts, tries, hanging up. Knows no endpoint.
 import { answerError, APIAbortError, APIConnectionError, APIStatusError, APITimeoutError } from './errors.js';
 import { StreamInterruptedError, type TigerCityError, UnexpectedAnswerError } from './errors.js';
+import type { Form } from './form.js';
 import type { Source } from './stream.js';
 import { VERSION } from './version.js';
 
@@ -18,6 +19,8 @@ export interface Call {
   path: string;
   query?: Record<string, number | undefined>;
   body?: unknown;
+  /** In place of `body`. */
+  form?: Form;
   headers?: Record<string, string>;
   /** False: sending it twice may do more than sending it once, so it is repeated only where the first one was not worked on. */
   repeatable?: boolean;
@@ -93,7 +96,8 @@ export function pauseMs(thrown: unknown, call: Call, attempt: number, random: ()
   return Math.min(FIRST_PAUSE_MS * 2 ** attempt, LONGEST_PAUSE_MS) * (1 - random() / 4);
 }
 
-function worthRetrying(thrown: unknown, { repeatable = true }: Call): boolean {
+function worthRetrying(thrown: unknown, { repeatable = true, form }: Call): boolean {
+  if (form && !form.unused) return false;
   if (thrown instanceof APIConnectionError) return repeatable || unsent(thrown);
   if (!(thrown instanceof APIStatusError) || LASTING.has(thrown.code ?? '')) return false;
   // An earlier try of the same training still runs; when it has ended the key gives its answer.
@@ -113,6 +117,11 @@ function codeOf(thrown: unknown): string {
   const { code, cause, errors } = (thrown ?? {}) as { code?: unknown; cause?: unknown; errors?: unknown[] };
   if (typeof code === 'string') return code;
   return cause ? codeOf(cause) : errors?.length ? codeOf(errors[0]) : '';
+}
+
+/** 32 hexadecimal digits; `crypto.randomUUID` is missing on pages without TLS. */
+export function randomKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
 function aborted(signal: AbortSignal): APIAbortError {
@@ -231,13 +240,18 @@ class Exchange {
     return this.settings.baseURL + this.call.path + (query && `?${query}`);
   }
 
-  private request(): RequestInit {
-    const headers: Record<string, string> = { authorization: `Bearer ${this.settings.apiKey}`, ...this.call.headers };
-    if (this.call.body !== undefined) headers['content-type'] = 'application/json';
+  private request(): RequestInit & { duplex?: 'half' } {
+    const { method, form } = this.call;
+    const { headers, ...body } = form?.body() ?? this.json();
+    const all: Record<string, string> = { authorization: `Bearer ${this.settings.apiKey}`, ...headers, ...this.call.headers };
     // Browsers name themselves.
-    if ('process' in globalThis) headers['user-agent'] = `tigercity-typescript/${VERSION}`;
-    const body = this.call.body === undefined ? undefined : JSON.stringify(this.call.body);
+    if ('process' in globalThis) all['user-agent'] = `tigercity-typescript/${VERSION}`;
     // A key is not sent where an answer points.
-    return { method: this.call.method, headers, body, signal: this.controller.signal, redirect: 'manual' };
+    return { method, headers: all, ...body, signal: this.controller.signal, redirect: 'manual' };
+  }
+
+  private json(): { body?: string; headers: Record<string, string> } {
+    if (this.call.body === undefined) return { headers: {} };
+    return { body: JSON.stringify(this.call.body), headers: { 'content-type': 'application/json' } };
   }
 }

@@ -33,6 +33,8 @@ def pause_before_retry(error: TigerCityError, call: Call[Any], attempt: int, max
 
 
 def _worth_retrying(error: TigerCityError, call: Call[Any]) -> bool:
+    if call.form is not None and not call.form.unused:
+        return False
     if isinstance(error, APIConnectionError):
         return error.unsent or call.repeatable
     if not isinstance(error, APIStatusError) or error.code in _LASTING:

@@ -100,6 +100,11 @@ class Reader(Generic[Chunk, Final]):
         return None
 
 
+def interrupted(error: Exception) -> StreamInterruptedError:
+    """The error of a body that broke off."""
+    return StreamInterruptedError(f"the connection failed before the answer was complete: {str(error) or type(error).__name__}")
+
+
 def _generated(deltas: list[t.DeltaChunk], stop: t.GenerateStop) -> t.GenerateResponse:
     ends: list[Union[t.GenerateStop, t.StreamedSample]] = list(stop.responses) if stop.responses else [stop]
     samples = [_sample([d for d in deltas if (d.index or 0) == index], end) for index, end in enumerate(ends)]
@@ -156,9 +161,7 @@ class Stream(Generic[Chunk, Final]):
         except (httpx.TransportError, httpx.StreamError) as error:
             # After the last chunk nothing is lost.
             if not self._reader.ended:
-                raise StreamInterruptedError(
-                    f"the connection failed before the answer was complete: {error or type(error).__name__}"
-                ) from error
+                raise interrupted(error) from error
         finally:
             self._response.close()
 
@@ -220,9 +223,7 @@ class AsyncStream(Generic[Chunk, Final]):
         except (httpx.TransportError, httpx.StreamError) as error:
             # After the last chunk nothing is lost.
             if not self._reader.ended:
-                raise StreamInterruptedError(
-                    f"the connection failed before the answer was complete: {error or type(error).__name__}"
-                ) from error
+                raise interrupted(error) from error
         finally:
             await self._response.aclose()
 
