@@ -13,6 +13,8 @@ export interface Body {
   headers: Record<string, string>;
   /** Of a body that is read while it is sent. */
   duplex?: 'half';
+  /** Ends its reading: `fetch` of Node reads a stream on when the call was aborted. */
+  release?: () => void;
 }
 
 export class Form {
@@ -37,30 +39,16 @@ export class Form {
   /** The body, from its beginning. */
   body(): Body {
     if (!Object.values(this.files).every(isWhole)) {
-      return { body: this.stream(), headers: { 'content-type': `multipart/form-data; boundary=${this.edge}` }, duplex: 'half' };
+      const headers = { 'content-type': `multipart/form-data; boundary=${this.edge}` };
+      const pieces = this.pieces();
+      // Before the first piece of a file this touches none.
+      return { body: stream(pieces), headers, duplex: 'half', release: () => void pieces.return(undefined).catch(() => {}) };
     }
     const form = new FormData();
     for (const [name, text] of Object.entries(this.texts)) form.append(name, text);
     for (const [name, content] of Object.entries(this.files)) form.append(name, blob(content as Whole));
     // `fetch` knows the type.
     return { body: form, headers: {} };
-  }
-
-  private stream(): ReadableStream<Uint8Array> {
-    const pieces = this.pieces();
-    return new ReadableStream<Uint8Array>(
-      {
-        pull: async (out) => {
-          const { done, value } = await pieces.next();
-          if (done) out.close();
-          else out.enqueue(value);
-        },
-        // Before the first piece of a file this touches none.
-        cancel: async () => void (await pieces.return(undefined)),
-      },
-      // Nothing is read before it can be sent.
-      { highWaterMark: 0 },
-    );
   }
 
   private async *pieces(): AsyncGenerator<Uint8Array, undefined> {
@@ -82,6 +70,16 @@ export class Form {
     }
     yield encoder.encode(`--${this.edge}--\r\n`);
   }
+}
+
+/** Nothing is read before it can be sent. */
+function stream(pieces: AsyncGenerator<Uint8Array>): ReadableStream<Uint8Array> {
+  const pull = async (out: ReadableStreamDefaultController<Uint8Array>): Promise<void> => {
+    const { done, value } = await pieces.next();
+    if (done) out.close();
+    else out.enqueue(value);
+  };
+  return new ReadableStream<Uint8Array>({ pull }, { highWaterMark: 0 });
 }
 
 type Whole = Blob | Uint8Array | ArrayBuffer;

@@ -1,4 +1,5 @@
 // `client.models`: one's own models, their revisions and what became of them.
+import { TigerCityError } from './errors.js';
 import { Form } from './form.js';
 import { createStream, type CreateStream, evaluateStream, type EvaluateStream, type Source } from './stream.js';
 import { type Call, json, open, randomKey, send, type Settings } from './transport.js';
@@ -14,6 +15,8 @@ export interface CallOptions {
 export interface AdapterOptions extends CallOptions {
   revision?: number;
 }
+
+const IMPORT_TEXTS = new Set(['name', 'description', 'parent_model']);
 
 /** Most revisions that the server gives at once. */
 const MAX_PAGE = 1000;
@@ -101,8 +104,10 @@ export class Models {
    */
   async importAdapter(params: ImportAdapterParams, options?: CallOptions): Promise<ModelInfo> {
     const { adapter_config, adapter_model, ...rest } = params;
-    // A misspelt field is refused by the server by name.
     const texts = Object.fromEntries(Object.entries(rest).filter(([, value]) => value != null));
+    // The server refuses it too, but perhaps unheard: before the files are there.
+    const unknown = Object.keys(texts).find((name) => !IMPORT_TEXTS.has(name));
+    if (unknown) throw new TigerCityError(`\`${unknown}\` is no field of importAdapter`);
     const form = new Form(texts, { adapter_config, adapter_model }, randomKey());
     return await json(this.settings, { method: 'POST', path: '/v1/adapters', form, repeatable: false, ...options });
   }

@@ -1,7 +1,7 @@
 // Sends a call over fetch until there is an answer that is no reason to try again: timeouts, tries, hanging up. Knows no endpoint.
 import { answerError, APIAbortError, APIConnectionError, APIStatusError, APITimeoutError } from './errors.js';
 import { StreamInterruptedError, type TigerCityError, UnexpectedAnswerError } from './errors.js';
-import type { Form } from './form.js';
+import type { Body, Form } from './form.js';
 import type { Source } from './stream.js';
 import { VERSION } from './version.js';
 
@@ -35,6 +35,9 @@ const LONGEST_RETRY_AFTER_S = 60;
 const LASTING = new Set(['not_downloaded', 'load_failed', 'out_of_memory', 'disk_full']);
 // What Node calls a connection that was never opened. Browsers do not tell.
 const UNSENT = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'UND_ERR_CONNECT_TIMEOUT']);
+
+// The same of one that the other side ended.
+const BROKEN = new Set(['EPIPE', 'ECONNRESET', 'UND_ERR_SOCKET']);
 
 /** The answer's whole body. */
 export async function send(settings: Settings, call: Call): Promise<Uint8Array> {
@@ -147,6 +150,13 @@ function unreachable(url: string, cause: unknown): APIConnectionError {
   return new APIConnectionError(`cannot reach ${url}: ${reason(cause)}; does \`tiger serve\` run there?`, { cause });
 }
 
+/** A server that refuses a large body before its end may be gone before its answer is read. */
+function unsentWhole(url: string, cause: unknown): APIConnectionError {
+  if (!BROKEN.has(codeOf(cause))) return unreachable(url, cause);
+  const message = `the connection to ${url} ended while the files were sent (${codeOf(cause)}); is the key right, have they less than 1 GiB?`;
+  return new APIConnectionError(message, { cause });
+}
+
 function interrupted(_: string, cause: unknown): APIConnectionError {
   return new StreamInterruptedError(`the connection failed before the answer was complete: ${reason(cause)}`, { cause });
 }
@@ -155,10 +165,13 @@ function reason(thrown: unknown): string {
   return codeOf(thrown) || (thrown instanceof Error ? thrown.message : String(thrown));
 }
 
+type Sent = Partial<Body> & { headers: Record<string, string> };
+
 /** One try: a request, its timer and what ends it. */
 class Exchange {
   private readonly controller = new AbortController();
   private timer: ReturnType<typeof setTimeout> | undefined;
+  private release: (() => void) | undefined;
   /** Why it was ended from this side. */
   private why: TigerCityError | undefined;
 
@@ -173,7 +186,7 @@ class Exchange {
     if (signal?.aborted) throw aborted(signal);
     signal?.addEventListener('abort', this.onAbort, { once: true });
     this.wait();
-    const response = await this.guarded(this.settings.fetch(this.url(), this.request()));
+    const response = await this.guarded(this.settings.fetch(this.url(), this.request()), this.call.form ? unsentWhole : unreachable);
     if (response.ok) return response;
     throw answerError(response.status, await this.guarded(response.text()), response.headers);
   }
@@ -205,8 +218,9 @@ class Exchange {
     this.stop(new StreamInterruptedError('the stream was closed before its last chunk'));
   }
 
-  /** Takes timer and listener away. */
+  /** Takes timer and listener away, and reads what was to be sent no further. */
   end(): void {
+    this.release?.();
     clearTimeout(this.timer);
     this.call.signal?.removeEventListener('abort', this.onAbort);
   }
@@ -242,15 +256,17 @@ class Exchange {
 
   private request(): RequestInit & { duplex?: 'half' } {
     const { method, form } = this.call;
-    const { headers, ...body } = form?.body() ?? this.json();
+    const { headers, release, ...body }: Sent = form?.body() ?? this.json();
+    this.release = release;
     const all: Record<string, string> = { authorization: `Bearer ${this.settings.apiKey}`, ...headers, ...this.call.headers };
     // Browsers name themselves.
     if ('process' in globalThis) all['user-agent'] = `tigercity-typescript/${VERSION}`;
-    // A key is not sent where an answer points.
-    return { method, headers: all, ...body, signal: this.controller.signal, redirect: 'manual' };
+    // A key is not sent where an answer points. These two together spare the copy of the body that `fetch` keeps for a redirect.
+    const redirect: RequestInit = form ? { redirect: 'error', window: null } : { redirect: 'manual' };
+    return { method, headers: all, ...body, signal: this.controller.signal, ...redirect };
   }
 
-  private json(): { body?: string; headers: Record<string, string> } {
+  private json(): Sent {
     if (this.call.body === undefined) return { headers: {} };
     return { body: JSON.stringify(this.call.body), headers: { 'content-type': 'application/json' } };
   }

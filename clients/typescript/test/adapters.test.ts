@@ -138,7 +138,7 @@ test('a connection that is never made reads no stream', async () => {
 
 test('what cannot be sent is refused at once', async () => {
   const world = new World();
-  for (const [wrong, field] of [[{ adapter_config: '{}' }, /adapter_config/], [{ adapter_model: null }, /adapter_model/], [{ name: 3 }, /name/]] as const) {
+  for (const [wrong, field] of [[{ adapter_config: '{}' }, /adapter_config/], [{ adapter_model: null }, /adapter_model/], [{ name: 3 }, /name/], [{ rank: '3' }, /rank/]] as const) {
     await assert.rejects(importing(world.client(), WEIGHTS, wrong), (error) => error instanceof tiger.TigerCityError && field.test(error.message));
   }
   assert.equal(world.sent.length, 0);
@@ -148,17 +148,23 @@ test('a signal ends an upload', async () => {
   const listener = new Listener([]);
   await listener.use(async (client) => {
     const controller = new AbortController();
+    let read = 0;
+    let ended = false;
     const endless = (async function* () {
-      for (;;) {
-        yield WEIGHTS;
-        await new Promise((resolve) => setTimeout(resolve, 5));
+      try {
+        for (;;) {
+          if (++read === 5) controller.abort('enough');
+          yield WEIGHTS;
+          await new Promise((resolve) => setTimeout(resolve, 5));
+        }
+      } finally {
+        ended = true;
       }
     })();
-    setTimeout(() => controller.abort('enough'), 50);
     const params = { name: 'M', parent_model: 'b', adapter_config: CONFIG, adapter_model: endless };
     await assert.rejects(client.models.importAdapter(params, { signal: controller.signal }), tiger.APIAbortError);
-    // It is not read on.
-    assert.equal((await endless.next()).done, true);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.deepEqual([ended, read < 8], [true, true]);
   });
 });
 
@@ -215,7 +221,6 @@ test('refusals name the file', async () => {
     [{ parent_model: 'nobody' }, tiger.NotFoundError, 'parent_model', /nobody/],
     [{ parent_model: model }, tiger.UnprocessableEntityError, 'parent_model', /no base model/],
     [{ name: 'Exported by TS' }, tiger.ConflictError, 'name', /Exported by TS/],
-    [{ rank: '3' } as object, tiger.UnprocessableEntityError, 'rank', /unknown part/],
   ];
   for (const [wrong, kind, param, message] of refused) {
     await assert.rejects(client.models.importAdapter({ ...params, ...wrong }), (error) => {
@@ -238,9 +243,11 @@ test('a large file is not held in memory', async () => {
   const wrongKey = client.withOptions({ apiKey: 'tiger_wrong' });
   for (const open of [async () => await openAsBlob(large), async () => createReadStream(large)]) {
     await assert.rejects(client.models.importAdapter({ ...params, adapter_model: await open() }), tiger.UnprocessableEntityError);
-    // A wrong key is told at once, while the file is on its way.
-    await assert.rejects(wrongKey.models.importAdapter({ ...params, adapter_model: await open() }), tiger.AuthenticationError);
+    // A wrong key is told at once, while the file is on its way: `fetch` of Node may not see that answer.
+    await assert.rejects(wrongKey.models.importAdapter({ ...params, adapter_model: await open() }), (error) => {
+      return error instanceof tiger.AuthenticationError || (error instanceof tiger.APIConnectionError && /is the key right/.test(error.message));
+    });
   }
   clearInterval(watch);
-  assert.ok(most < 192 << 20, `${most >> 20} MiB more`);
+  assert.ok(most < 128 << 20, `${most >> 20} MiB more`);
 });
