@@ -35,6 +35,14 @@ def test_every_example_runs(tmp_path: Path) -> None:
         assert re.fullmatch(WANTED[name], ran.stdout), f"{name} printed:\n{ran.stdout}"
 
 
+def test_every_example_is_typed(tmp_path: Path) -> None:
+    for number, (_, code) in enumerate(EXAMPLES):
+        (tmp_path / f"example_{number}.py").write_text(code, encoding="utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}/cache", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 def test_the_typescript_readme_has_the_same_examples() -> None:
     other = (Path(__file__).parents[2] / "typescript/README.md").read_text("utf-8")
     headings = re.findall(r"^## (.+?)\n\n```ts\n", other, re.MULTILINE)

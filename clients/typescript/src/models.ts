@@ -21,19 +21,27 @@ const IMPORT_TEXTS = new Set(['name', 'description', 'parent_model']);
 /** Most revisions that the server gives at once. */
 const MAX_PAGE = 1000;
 
-const path = (model: string, rest = ''): string => `/v1/models/${encodeURIComponent(model)}${rest}`;
+function path(model: string, rest = ''): string {
+  // An empty one would be another path.
+  if (typeof model !== 'string' || !model) throw new TigerCityError(`\`model\` must be the id or name of a model; it is ${JSON.stringify(model)}`);
+  return `/v1/models/${encodeURIComponent(model)}${rest}`;
+}
 
 export class Models {
-  constructor(private readonly settings: Settings) {}
+  readonly #settings: Settings;
+
+  constructor(settings: Settings) {
+    this.#settings = settings;
+  }
 
   /** Base models first, then one's own, newest first. */
   async list(options?: CallOptions): Promise<ModelInfo[]> {
-    return await json(this.settings, { method: 'GET', path: '/v1/models', ...options });
+    return await json(this.#settings, { method: 'GET', path: '/v1/models', ...options });
   }
 
   /** One, by id or name. */
   async get(model: string, options?: CallOptions): Promise<ModelInfo> {
-    return await json(this.settings, { method: 'GET', path: path(model), ...options });
+    return await json(this.#settings, { method: 'GET', path: path(model), ...options });
   }
 
   /** A private copy of `parent_model`. */
@@ -41,23 +49,23 @@ export class Models {
   create(params: CreateModelParams & { stream?: false }, options?: CallOptions): Promise<ModelInfo>;
   async create(params: CreateModelParams & { stream?: boolean }, options?: CallOptions): Promise<ModelInfo | CreateStream> {
     if (params.stream) return await this.createStream(params, options);
-    return await json(this.settings, { method: 'POST', path: '/v1/models', body: params, repeatable: false, ...options });
+    return await json(this.#settings, { method: 'POST', path: '/v1/models', body: params, repeatable: false, ...options });
   }
 
   /** The same with progress. */
   async createStream(params: CreateModelParams, options?: CallOptions): Promise<CreateStream> {
     const body = { ...params, stream: true };
-    return createStream(await open(this.settings, { method: 'POST', path: '/v1/models', body, repeatable: false, ...options }));
+    return createStream(await open(this.#settings, { method: 'POST', path: '/v1/models', body, repeatable: false, ...options }));
   }
 
   /** Changes the description or defaults of one's own model. */
   async update(model: string, params: UpdateModelParams, options?: CallOptions): Promise<ModelInfo> {
-    return await json(this.settings, { method: 'PATCH', path: path(model), body: params, ...options });
+    return await json(this.#settings, { method: 'PATCH', path: path(model), body: params, ...options });
   }
 
   /** Deletes one's own model; copies made from it live on. */
   async delete(model: string, options?: CallOptions): Promise<DeleteModelResponse> {
-    return await json(this.settings, { method: 'DELETE', path: path(model), repeatable: false, ...options });
+    return await json(this.#settings, { method: 'DELETE', path: path(model), repeatable: false, ...options });
   }
 
   /** Newest first: all, or at most `limit`, or those before revision `before`. Fetches as many pages as it takes. */
@@ -68,7 +76,7 @@ export class Models {
       if (left !== undefined && left <= 0 && found.length > 0) return found;
       const query = { limit: left === undefined ? undefined : Math.min(left, MAX_PAGE), before };
       // The server may give fewer than asked for; revision 0 is the last of all.
-      const page = await json<RevisionInfo[]>(this.settings, { method: 'GET', path: path(model, '/revisions'), query, signal });
+      const page = await json<RevisionInfo[]>(this.#settings, { method: 'GET', path: path(model, '/revisions'), query, signal });
       found.push(...page);
       before = page.at(-1)?.revision;
       if (!before) return found;
@@ -77,7 +85,7 @@ export class Models {
 
   /** Makes the weights of `revision` the newest revision. */
   async rollback(model: string, revision: number, options?: CallOptions): Promise<ModelInfo> {
-    return await json(this.settings, { method: 'POST', path: path(model, '/rollback'), body: { revision }, repeatable: false, ...options });
+    return await json(this.#settings, { method: 'POST', path: path(model, '/rollback'), body: { revision }, repeatable: false, ...options });
   }
 
   /** A revision beside its parent, or beside another revision, on given prompts. */
@@ -89,13 +97,13 @@ export class Models {
     options?: CallOptions,
   ): Promise<EvaluateResponse | EvaluateStream> {
     if (params.stream) return await this.evaluateStream(model, params, options);
-    return await json(this.settings, { method: 'POST', path: path(model, '/evaluate'), body: params, ...options });
+    return await json(this.#settings, { method: 'POST', path: path(model, '/evaluate'), body: params, ...options });
   }
 
   /** The same with progress. */
   async evaluateStream(model: string, params: EvaluateParams, options?: CallOptions): Promise<EvaluateStream> {
     const body = { ...params, stream: true };
-    return evaluateStream(await open(this.settings, { method: 'POST', path: path(model, '/evaluate'), body, ...options }));
+    return evaluateStream(await open(this.#settings, { method: 'POST', path: path(model, '/evaluate'), body, ...options }));
   }
 
   /**
@@ -109,17 +117,17 @@ export class Models {
     const unknown = Object.keys(texts).find((name) => !IMPORT_TEXTS.has(name));
     if (unknown) throw new TigerCityError(`\`${unknown}\` is no field of importAdapter`);
     const form = new Form(texts, { adapter_config, adapter_model }, randomKey());
-    return await json(this.settings, { method: 'POST', path: '/v1/adapters', form, repeatable: false, ...options });
+    return await json(this.#settings, { method: 'POST', path: '/v1/adapters', form, repeatable: false, ...options });
   }
 
   /** One of the adapter's two files as PEFT reads them; of the newest revision if none is named. */
   async adapter(model: string, file?: AdapterFile, options?: AdapterOptions): Promise<Uint8Array> {
-    return await send(this.settings, adapterCall(model, file, options));
+    return await send(this.#settings, adapterCall(model, file, options));
   }
 
   /** The same, piece by piece: for a large file, which is never whole in memory then. Leaving the loop hangs up. */
   async adapterStream(model: string, file?: AdapterFile, options?: AdapterOptions): Promise<AsyncIterable<Uint8Array>> {
-    return hungUp(await open(this.settings, adapterCall(model, file, options)));
+    return hungUp(await open(this.#settings, adapterCall(model, file, options)));
   }
 }
 

@@ -162,7 +162,10 @@ function interrupted(_: string, cause: unknown): APIConnectionError {
 }
 
 function reason(thrown: unknown): string {
-  return codeOf(thrown) || (thrown instanceof Error ? thrown.message : String(thrown));
+  const code = codeOf(thrown);
+  if (code) return code;
+  const cause = thrown instanceof Error && thrown.cause instanceof Error ? thrown.cause : thrown;
+  return cause instanceof Error ? cause.message : String(cause);
 }
 
 type Sent = Partial<Body> & { headers: Record<string, string> };

@@ -1,6 +1,7 @@
 // Tries, headers, errors and options, over a `fetch` that answers from a list.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { inspect } from 'node:util';
 import * as tiger from 'tigercity';
 import { retryAfterS } from '../dist/errors.js';
 import { pauseMs } from '../dist/transport.js';
@@ -120,6 +121,17 @@ test('names are encoded', async () => {
   const world = new World([ok()]);
   await world.client().models.get('My Model/ä');
   assert.equal(world.sent[0]?.url, 'http://tiger.test/v1/models/My%20Model%2F%C3%A4');
+});
+
+test('a model without a name is no path', async () => {
+  const { models } = new World().client();
+  for (const name of ['', undefined, null] as string[]) await assert.rejects(models.delete(name), /`model` must be the id or name/);
+});
+
+test('no log has the key', () => {
+  const client = new World().client({ apiKey: 'secret' });
+  assert.doesNotMatch(inspect(client, { depth: 9 }) + JSON.stringify(client), /secret/);
+  assert.equal(client.apiKey, 'secret');
 });
 
 test('revisions come page by page', async () => {

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from . import _types as t
 from ._decode import body, decode
-from ._errors import UnexpectedAnswerError
+from ._errors import TigerCityError, UnexpectedAnswerError
 from ._form import Form
 
 T = TypeVar("T")
@@ -59,6 +59,9 @@ def _json(content: bytes) -> object:
 
 
 def _model(model: str, rest: str = "") -> str:
+    # An empty one would be another path.
+    if not isinstance(model, str) or not model:
+        raise TigerCityError(f"`model` must be the id or name of a model; it is {model!r}")
     return f"/v1/models/{quote(model, safe='')}{rest}"
 
 

@@ -179,7 +179,7 @@ class TigerCity(_Base[httpx.Client]):
             with path.open("xb") as file:
                 for piece in response.iter_bytes():
                     file.write(piece)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _stream.interrupted(error) from error
         finally:
             response.close()
@@ -197,7 +197,7 @@ class TigerCity(_Base[httpx.Client]):
             if stream and response.is_success:
                 return response
             response.read()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return _retry.connection_error(error, self.base_url)
         return response if response.is_success else self._failed(response)
 
@@ -297,7 +297,7 @@ class AsyncTigerCity(_Base[httpx.AsyncClient]):
             async with await anyio.open_file(path, "xb") as file:
                 async for piece in response.aiter_bytes():
                     await file.write(piece)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _stream.interrupted(error) from error
         finally:
             await response.aclose()
@@ -315,7 +315,7 @@ class AsyncTigerCity(_Base[httpx.AsyncClient]):
             if stream and response.is_success:
                 return response
             await response.aread()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return _retry.connection_error(error, self.base_url)
         return response if response.is_success else self._failed(response)
 

@@ -14,9 +14,10 @@ from typing import Any, Callable, Generic, Optional, TypeVar, Union, cast
 
 import httpx
 
+from . import _retry
 from . import _types as t
 from ._decode import decode
-from ._errors import StreamInterruptedError, UnexpectedAnswerError, streamed_error
+from ._errors import APITimeoutError, StreamInterruptedError, TigerCityError, UnexpectedAnswerError, streamed_error
 from ._lines import Lines
 
 Chunk = TypeVar("Chunk")
@@ -100,8 +101,12 @@ class Reader(Generic[Chunk, Final]):
         return None
 
 
-def interrupted(error: Exception) -> StreamInterruptedError:
+def interrupted(error: httpx.RequestError) -> TigerCityError:
     """The error of a body that broke off."""
+    if isinstance(error, httpx.DecodingError):
+        return _retry.undecodable(error)
+    if isinstance(error, httpx.TimeoutException):
+        return APITimeoutError("the server sent nothing more of the answer in time; raise `timeout` if it needs longer")
     return StreamInterruptedError(f"the connection failed before the answer was complete: {str(error) or type(error).__name__}")
 
 
@@ -158,7 +163,9 @@ class Stream(Generic[Chunk, Final]):
             for data in self._response.iter_bytes():
                 yield from self._reader.push(data)
             yield from self._reader.finish()
-        except (httpx.TransportError, httpx.StreamError) as error:
+        except httpx.StreamClosed as error:
+            raise StreamInterruptedError("the stream was closed before its last chunk") from error
+        except httpx.RequestError as error:
             # After the last chunk nothing is lost.
             if not self._reader.ended:
                 raise interrupted(error) from error
@@ -220,7 +227,9 @@ class AsyncStream(Generic[Chunk, Final]):
                     yield chunk
             for chunk in self._reader.finish():
                 yield chunk
-        except (httpx.TransportError, httpx.StreamError) as error:
+        except httpx.StreamClosed as error:
+            raise StreamInterruptedError("the stream was closed before its last chunk") from error
+        except httpx.RequestError as error:
             # After the last chunk nothing is lost.
             if not self._reader.ended:
                 raise interrupted(error) from error
