@@ -1,7 +1,7 @@
 // What is given to be imported becomes a form, or problems at their fields.
 import { expect, test } from 'vitest';
 import type { ModelInfo } from '../api/types';
-import { baseNamed, factsOf, formOf, freeName, sorted } from './importing';
+import { baseNamed, factsOf, formOf, freeName, modulesOf, sorted } from './importing';
 
 const file = (name: string, size = 2) => {
   const made = new File(['{}'], name);
@@ -41,6 +41,13 @@ test('a configuration suggests', () => {
   });
   expect(factsOf('{"r": "8", "target_modules": ".*", "base_model_name_or_path": null}')).toEqual({ rank: undefined, modules: [], base: undefined });
   for (const text of ['', '{', 'null', '3']) expect(factsOf(text), text).toBeUndefined();
+});
+
+test('modules in words', () => {
+  const all = ['down_proj', 'gate_proj', 'k_proj', 'o_proj', 'q_proj', 'up_proj', 'v_proj'];
+  expect(modulesOf({ modules: all })).toBe('all linear maps');
+  expect(modulesOf({ modules: ['q_proj', 'v_proj'] })).toBe('q_proj, v_proj');
+  expect(modulesOf({ modules: [] })).toBe('modules by pattern');
 });
 
 test('the base is found by what the file calls it', () => {

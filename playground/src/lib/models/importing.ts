@@ -58,6 +58,15 @@ export function factsOf(text: string): Facts | undefined {
   };
 }
 
+/** The linear maps of a layer. */
+const MAPS = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'];
+
+/** Where it changes the base, in words. */
+export function modulesOf({ modules }: Facts): string {
+  if (modules.length === 0) return t.importing.pattern;
+  return MAPS.every((map) => modules.includes(map)) ? t.importing.everything : modules.join(', ');
+}
+
 /** The base that a file names: by its id, its name, or the last part of a repository or path; a listed base by the beginning of that. */
 export function baseNamed(named: string | undefined, bases: readonly ModelInfo[]): ModelInfo | undefined {
   const whole = named?.trim().replace(/[/\\]+$/, '').toLowerCase();

@@ -13,7 +13,8 @@ export const importing = {
   missing: 'still missing',
   remove: (file: string) => `Take ${file} away`,
   facts: (rank: string, modules: string) => `Rank ${rank}${modules ? ` on ${modules}` : ''}`,
-  everywhere: 'modules by pattern',
+  everything: 'all linear maps',
+  pattern: 'modules by pattern',
   madeFor: (base: string) => `made for ${base}`,
   problems: {
     none: 'Choose the adapter’s two files.',
