@@ -3,7 +3,7 @@ import { TigerCityError } from './errors.js';
 
 /**
  * What a file is given as. A `Blob` (a page's `File`, `openAsBlob` of Node) and bytes can be sent again; an iterable, such as a
- * `ReadableStream` or what `adapterStream` gives, is read once, while it is sent. Browsers that cannot stream a request want a `Blob`.
+ * `ReadableStream` or what `adapterStream` gives, is read once, while it is sent. Browsers send no streams over HTTP/1: give them a `Blob`.
  */
 export type FileContent = Blob | Uint8Array | ArrayBuffer | ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>;
 

@@ -195,11 +195,14 @@ class Exchange {
   }
 
   async whole(response: Response): Promise<Uint8Array> {
-    return new Uint8Array(await this.guarded(response.arrayBuffer()));
+    // Piece by piece, so that a long answer has time for as long as it comes.
+    const pieces: Uint8Array<ArrayBuffer>[] = [];
+    for await (const piece of this.pieces(response)) pieces.push(piece);
+    return new Uint8Array(await new Blob(pieces).arrayBuffer());
   }
 
   /** The body piece by piece; each piece winds the timer up again. */
-  async *pieces(response: Response): AsyncGenerator<Uint8Array> {
+  async *pieces(response: Response): AsyncGenerator<Uint8Array<ArrayBuffer>> {
     const reader = response.body?.getReader();
     try {
       while (reader) {

@@ -207,6 +207,22 @@ test('a timeout, before the answer and within it', async () => {
   await assert.rejects(stream.final(), tiger.APITimeoutError);
 });
 
+test('a slow answer has time for as long as it comes', async () => {
+  const slowly: typeof globalThis.fetch = async (_, init) => {
+    const text = new TextEncoder().encode('[{"id":"m"}]');
+    let at = 0;
+    const pull = async (body: ReadableStreamDefaultController<Uint8Array>) => {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      if (at < text.length) body.enqueue(text.slice(at, ++at));
+      else body.close();
+    };
+    const start = (body: ReadableStreamDefaultController<Uint8Array>) =>
+      init?.signal?.addEventListener('abort', () => body.error(new DOMException('aborted', 'AbortError')));
+    return new Response(new ReadableStream({ start, pull }));
+  };
+  assert.deepEqual(await new World().client({ fetch: slowly, timeout: 150, maxRetries: 0 }).models.list(), [{ id: 'm' }]);
+});
+
 test('a signal ends a call, a stream and a pause', async () => {
   const expected = (error: unknown) => error instanceof tiger.APIAbortError && error.cause === 'enough';
   for (const fetch of [endless(false), endless(true), new World(Array<Answer>(9).fill(failure(429, 'c', { 'retry-after': '50' }))).fetch]) {
