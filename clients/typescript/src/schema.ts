@@ -4,6 +4,118 @@
  */
 
 export interface paths {
+    "/v1/adapters": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Makes a model from a LoRA adapter in PEFT's form; its revision 0 has the adapter's weights. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "multipart/form-data": components["schemas"]["ImportForm"];
+                };
+            };
+            responses: {
+                /** @description The model */
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ModelInfo"];
+                    };
+                };
+                /** @description The body is no form */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description No key, or an unknown or revoked one */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description No such base */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The files took too long to arrive */
+                408: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The name is taken */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The files are too large */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description A part is invalid; `param` names it */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The base's weights are not here, or the disk is full */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/generate_response": {
         parameters: {
             query?: never;
@@ -1408,6 +1520,25 @@ export interface components {
             /** @description What it took. */
             usage: components["schemas"]["Usage"];
         };
+        /** @description The parts of the form. */
+        ImportForm: {
+            /**
+             * Format: binary
+             * @description The file `adapter_config.json`.
+             */
+            adapter_config: string;
+            /**
+             * Format: binary
+             * @description The file `adapter_model.safetensors`.
+             */
+            adapter_model: string;
+            /** @description What it is for. */
+            description?: string;
+            /** @description Name of the new model. */
+            name: string;
+            /** @description The base model that the adapter was trained on, id or name. */
+            parent_model: string;
+        };
         /** @description Something loads, downloads or waits in line. */
         InfoChunk: {
             /** @description For people, e.g. `Loading model Llama-3.1-8b`. */
@@ -2049,6 +2180,7 @@ export type EvaluatedResponse = components['schemas']['EvaluatedResponse'];
 export type GenerateRequest = components['schemas']['GenerateRequest'];
 export type GenerateResponse = components['schemas']['GenerateResponse'];
 export type GenerateStop = components['schemas']['GenerateStop'];
+export type ImportForm = components['schemas']['ImportForm'];
 export type InfoChunk = components['schemas']['InfoChunk'];
 export type LengthNorm = components['schemas']['LengthNorm'];
 export type Message = components['schemas']['Message'];

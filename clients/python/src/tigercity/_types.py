@@ -495,6 +495,17 @@ class CreateModelParams(_CreateModelParams, total=False):
     seed: Optional[int]
 
 
+class _ImportAdapterParams(TypedDict):
+    name: str
+    parent_model: str
+
+
+class ImportAdapterParams(_ImportAdapterParams, total=False):
+    """Fields of `models.import_adapter`; `parent_model` is the base that the adapter was trained on."""
+
+    description: Optional[str]
+
+
 class UpdateModelParams(TypedDict, total=False):
     """Fields of `models.update`."""
 
