@@ -220,6 +220,12 @@ def test_what_is_sent(world: World) -> None:
     assert json.loads(request.content) == {"model": "m", "messages": messages, "temperature": 0, "stop": ["a"]}
 
 
+def test_none_takes_a_default_back(world: World) -> None:
+    world.answers = [httpx.Response(200, json=MODEL)]
+    world.sync().models.update("m", temperature=None, description="another")
+    assert json.loads(world.requests[0].content) == {"temperature": None, "description": "another"}
+
+
 def test_names_are_encoded(world: World) -> None:
     world.answers = [httpx.Response(200, json=MODEL)]
     world.sync().models.get("My Model/ä")

@@ -88,7 +88,8 @@ def create_model(params: Mapping[str, Any], stream: bool) -> Call[t.ModelInfo]:
 
 
 def update_model(model: str, params: Mapping[str, Any]) -> Call[t.ModelInfo]:
-    return Call("PATCH", _model(model), one(t.ModelInfo), body(params))
+    # Here None says something: it takes a default back.
+    return Call("PATCH", _model(model), one(t.ModelInfo), dict(params))
 
 
 def delete_model(model: str) -> Call[t.DeleteModelResponse]:

@@ -507,7 +507,7 @@ class ImportAdapterParams(_ImportAdapterParams, total=False):
 
 
 class UpdateModelParams(TypedDict, total=False):
-    """Fields of `models.update`."""
+    """Fields of `models.update`; None takes a default of one's own back, so that the parent's or base's holds again."""
 
     description: Optional[str]
     temperature: Optional[float]
