@@ -79,7 +79,7 @@ pub async fn import(
             return Err(ApiError::invalid("parent_model", message));
         }
     };
-    let architecture = base.facts()?.architecture.clone();
+    let architecture = base.facts().map_err(|error| error.param("parent_model"))?.architecture.clone();
     let (config, weights) = (form.adapter_config, form.adapter_model);
     let made = tokio::task::spawn_blocking(move || {
         check_ranks(&config)?;
