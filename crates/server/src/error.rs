@@ -299,8 +299,8 @@ fn without_fractions(bytes: &[u8]) -> Option<Value> {
                 }
                 true
             }
-            Value::Array(all) => all.iter_mut().fold(false, |changed, one| walk(one) || changed),
-            Value::Object(all) => all.values_mut().fold(false, |changed, one| walk(one) || changed),
+            Value::Array(all) => all.iter_mut().map(walk).filter(|changed| *changed).count() > 0,
+            Value::Object(all) => all.values_mut().map(walk).filter(|changed| *changed).count() > 0,
             _ => false,
         }
     }

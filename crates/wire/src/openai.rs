@@ -125,7 +125,7 @@ pub struct FunctionTool {
     /// JSON schema of its arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Value>,
-    /// Taken and not needed: named and required calls always fit the schema.
+    /// Calls that the model may make or not (`auto`) fit the schema, too; named and required ones always do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
 }

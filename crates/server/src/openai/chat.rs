@@ -45,7 +45,7 @@ pub async fn check(app: &App, caller: Caller, started: Instant, request: ChatCom
     let target = Target::find(app, caller.account, &request.model).await?;
     let mut messages = messages(&request.messages, app.limits().messages)?;
     let mut generate = generate(&request)?;
-    let mut conversation = Conversation { messages: Vec::new(), tools: None, continues: false, opening: String::new() };
+    let mut conversation = Conversation { messages: Vec::new(), tools: None, continues: false, opening: String::new(), calls: None };
     let mut grammar = "response_format.json_schema.schema";
     if tools.is_some() || messages.iter().any(is_of_tools) {
         let style = target.base().front().await?.template.as_ref().and_then(|template| template.tool_style());
@@ -56,6 +56,10 @@ pub async fn check(app: &App, caller: Caller, started: Instant, request: ChatCom
             match style {
                 Some(_) => conversation.tools = Some(tools.shown.clone()),
                 None => tell(&mut messages, &tools.instructions()),
+            }
+            conversation.calls = tools.held(style);
+            if conversation.calls.is_some() {
+                grammar = "tools";
             }
             if let Some((opening, forced)) = tools.forced(style) {
                 conversation.opening = opening;

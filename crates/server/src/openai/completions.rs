@@ -56,7 +56,7 @@ pub async fn check(
         top_logprobs: request.logprobs,
         ..GenerateRequest::default()
     };
-    let conversation = Conversation { messages: Vec::new(), tools: None, continues: false, opening: String::new() };
+    let conversation = Conversation { messages: Vec::new(), tools: None, continues: false, opening: String::new(), calls: None };
     let plan = Plan::with(target, (caller, started), (generate, conversation))?;
     let front = plan.front().await?;
     let prompt = match request.prompt {
