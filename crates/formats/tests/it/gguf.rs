@@ -16,7 +16,7 @@ fn root(path: &str) -> PathBuf {
 fn files_are_those_that_were_checked() {
     let checked: Value = serde_json::from_slice(&std::fs::read(root("golden/gguf/checked.json")).unwrap()).unwrap();
     let checked = checked.as_object().unwrap();
-    assert_eq!(checked.len(), 8);
+    assert_eq!(checked.len(), 9);
     for (case, digest) in checked {
         let (base, kind) = case.rsplit_once('.').unwrap();
         let nano = root("models/nano/checkpoint");
@@ -57,4 +57,7 @@ fn what_llama_cpp_would_read_otherwise_is_refused() {
     let biases = Checkpoint::open(&root("golden/model/qwen3_biases_f32")).unwrap();
     let written = GgufFile::new(&Merged::new(&biases, None), &root("golden/gguf"), "x", GgufType::Bf16).map(|_| ());
     refuses(written, &["attention_bias", "norms of queries and keys"]);
+    let yarn = Checkpoint::open(&root("golden/model/qwen3_yarn_f32")).unwrap();
+    let written = GgufFile::new(&Merged::new(&yarn, None), &root("golden/gguf"), "x", GgufType::Bf16).map(|_| ());
+    refuses(written, &["rope_type", "yarn with defaults"]);
 }
