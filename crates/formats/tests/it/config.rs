@@ -92,6 +92,30 @@ fn biases_follow_the_family() {
     assert_eq!(biases(json!({"model_type": "mistral", "sliding_window": null})), (false, false, false));
 }
 
+/// Configurations as they are published, cut to what counts, and the numbers of parameters that their cards and files add up to.
+#[test]
+fn published_sizes_have_their_published_numbers_of_parameters() {
+    let sizes = |c: u64, layers: u64, heads: [u64; 2], f: u64, vocab: u64| {
+        json!({"hidden_size": c, "num_hidden_layers": layers, "num_attention_heads": heads[0], "num_key_value_heads": heads[1],
+            "intermediate_size": f, "vocab_size": vocab, "hidden_act": "silu", "tie_word_embeddings": true})
+    };
+    let window = json!({"use_sliding_window": false, "sliding_window": 32768, "max_window_layers": 24, "rope_theta": 1e6});
+    let cases = [
+        (json!({"model_type": "llama", "head_dim": 64}), sizes(2048, 16, [32, 8], 8192, 128_256), 1_235_814_400),
+        (json!({"model_type": "llama", "is_llama_config": true}), sizes(576, 30, [9, 3], 1536, 49_152), 134_515_008),
+        (with(&window, json!({"model_type": "qwen2"})), sizes(896, 24, [14, 2], 4864, 151_936), 494_032_768),
+        (json!({"model_type": "qwen3", "attention_bias": false}), sizes(1024, 28, [16, 8], 3072, 151_936), 596_049_920),
+        (
+            json!({"model_type": "mistral", "sliding_window": 4096, "tie_word_embeddings": false}),
+            with(&sizes(4096, 32, [32, 8], 14_336, 32_000), json!({"tie_word_embeddings": false})),
+            7_241_732_096,
+        ),
+    ];
+    for (family, sizes, parameters) in cases {
+        assert_eq!(architecture(&with(&sizes, family.clone())).parameters(), parameters, "{family}");
+    }
+}
+
 #[test]
 fn yarn_has_the_defaults_of_transformers_and_stretches_the_context() {
     let of = |changes: Value| {
