@@ -29,11 +29,15 @@ CASES = {
     "nano.q8_0": (NANO, NANO, "q8_0"),
     "llama3_rope_f32.q8_0": (HERE.parent / "model/llama3_rope_f32", HERE, "q8_0"),
     "qwen2_biases_f32.bf16": (HERE.parent / "model/qwen2_biases_f32", HERE, "bf16"),
+    "qwen3_tied_f32.bf16": (HERE.parent / "model/qwen3_tied_f32", HERE, "bf16"),
+    "qwen3_untied_bf16.q8_0": (HERE.parent / "model/qwen3_untied_bf16", HERE, "q8_0"),
+    "qwen25_yarn_f32.bf16": (HERE.parent / "model/qwen25_yarn_f32", HERE, "bf16"),
     "all_biases_f16.q8_0": (HERE.parent / "model/all_biases_f16", HERE, "q8_0"),
     "odd_ffn_linear_rope_f32.q8_0": (HERE.parent / "model/odd_ffn_linear_rope_f32", HERE, "q8_0"),
 }
 PARTS = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
          "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
+         "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
          "post_attention_layernorm": "ffn_norm"}
 
 
@@ -43,6 +47,13 @@ def new_name(name):
     _, _, layer, rest = name.split(".", 3)
     part, kind = rest.rsplit(".", 1)
     return f"blk.{layer}.{PARTS[part]}.{kind}"
+
+
+def known_names(arch, layers):
+    """What llama.cpp calls the tensors of a family."""
+    family = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
+    names = [gguf.TENSOR_NAMES[part] for part in gguf.MODEL_TENSORS[family]]
+    return [f"{name.format(bid=layer)}.{kind}" for name in names for layer in range(layers) for kind in ("weight", "bias")]
 
 
 def permuted(tensor, heads):
@@ -89,13 +100,20 @@ def check(name, program, base, tokenizer, kind):
             data = gguf.quants.quantize(want, tensor.tensor_type)
             assert tensor.data.tobytes() == data.tobytes(), tensor.name
         field = lambda key: reader.fields[key].contents()
-        arch = "qwen2" if config.model_type == "qwen2" else "llama"
+        arch = config.model_type if config.model_type.startswith("qwen") else "llama"
+        assert arch in gguf.MODEL_ARCH_NAMES.values() and set(known_names(arch, config.num_hidden_layers)) >= set(tensors) - {"rope_freqs.weight"}
         found = {key: field(key.format(arch)) for key in (
             "general.architecture", "{}.block_count", "{}.embedding_length", "{}.feed_forward_length", "{}.attention.head_count",
             "{}.attention.head_count_kv", "{}.attention.key_length", "{}.rope.dimension_count", "{}.context_length", "{}.vocab_size")}
         want = [arch, config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads, config.num_key_value_heads,
                 getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads] * 2
-        assert list(found.values()) == want[:7] + [want[6], config.max_position_embeddings, config.vocab_size], found
+        rope = config.rope_parameters
+        context = config.max_position_embeddings
+        if rope["rope_type"] == "yarn":
+            context = int(rope["factor"] * rope["original_max_position_embeddings"])
+            scaling = {key: field(f"{arch}.rope.scaling.{key}") for key in ("type", "factor", "original_context_length")}
+            assert scaling == dict(type="yarn", factor=rope["factor"], original_context_length=rope["original_max_position_embeddings"]), scaling
+        assert list(found.values()) == want[:7] + [want[6], context, config.vocab_size], found
         assert numpy.float32(field(f"{arch}.attention.layer_norm_rms_epsilon")) == numpy.float32(config.rms_norm_eps)
         assert field(f"{arch}.rope.freq_base") == config.rope_parameters["rope_theta"]
         if config.rope_parameters["rope_type"] == "linear":

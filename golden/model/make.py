@@ -4,22 +4,37 @@ Writes, per case: a tiny random checkpoint folder as transformers saves it, `ada
 `expected.safetensors` (token ids, logits of the bare base and with the adapter, gradients of a loss at the head).
 Does not know the Rust code that reads them.
 
-    python golden/model/make.py            # with the packages of golden/requirements.txt
+    python golden/model/make.py            # all, or only those named; with the packages of golden/requirements.txt
 """
 
 import json
 import pathlib
 import shutil
+import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 HERE = pathlib.Path(__file__).parent
 MODULES = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
 BASE = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, intermediate_size=96, vocab_size=97,
             max_position_embeddings=256, rms_norm_eps=1e-5, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, pad_token_id=None)
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+LLAMA32 = dict(rope_type="llama3", rope_theta=500000.0, factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
+
+
+def plain(theta):
+    return dict(rope_type="default", rope_theta=theta)
+
+
+def yarn(theta, original_max_position_embeddings=32, **more):
+    return dict(rope_type="yarn", rope_theta=theta, original_max_position_embeddings=original_max_position_embeddings, **more)
+
+
+QWEN3 = dict(hidden_size=48, num_key_value_heads=2, head_dim=32, rms_norm_eps=1e-6, rope_parameters=plain(1e6), attention_bias=False,
+             use_sliding_window=False, sliding_window=None, max_window_layers=2)
+MISTRAL = dict(hidden_size=40, num_key_value_heads=2, head_dim=16, intermediate_size=140, rope_parameters=plain(1e6))
 
 # name: (config class, changes, stored dtype, adapter rank)
 CASES = {
@@ -31,6 +46,26 @@ CASES = {
     "odd_ffn_linear_rope_f32": (LlamaConfig, dict(hidden_size=60, num_attention_heads=3, num_key_value_heads=3, head_dim=20, intermediate_size=45,
                                                 rope_scaling=dict(rope_type="linear", factor=2.0)), torch.float32, 5),
     "all_biases_f16": (LlamaConfig, dict(attention_bias=True, mlp_bias=True, num_key_value_heads=2), torch.float16, 7),
+    # The families as they are published, at the size of a thumb: every switch is the real one, ratios of sizes too.
+    "llama32_f32": (LlamaConfig, dict(hidden_size=48, num_attention_heads=8, num_key_value_heads=2, head_dim=6, intermediate_size=192,
+                                      tie_word_embeddings=True, rope_parameters=LLAMA32), torch.float32, 4),
+    "smollm2_bf16": (LlamaConfig, dict(hidden_size=72, num_attention_heads=9, num_key_value_heads=3, intermediate_size=192, tie_word_embeddings=True,
+                                       rope_parameters=plain(1e5), is_llama_config=True, rope_interleaved=False), torch.bfloat16, 3),
+    "qwen25_untied_bf16": (Qwen2Config, dict(num_key_value_heads=1, rms_norm_eps=1e-6, rope_parameters=plain(1e6), use_sliding_window=False,
+                                             sliding_window=32, max_window_layers=1), torch.bfloat16, 4),
+    "qwen3_tied_f32": (Qwen3Config, QWEN3 | dict(tie_word_embeddings=True), torch.float32, 4),
+    "qwen3_untied_bf16": (Qwen3Config, QWEN3 | dict(num_key_value_heads=1), torch.bfloat16, 4),
+    "qwen3_biases_f32": (Qwen3Config, QWEN3 | dict(num_attention_heads=3, num_key_value_heads=3, head_dim=20, attention_bias=True), torch.float32, 3),
+    # YaRN as the cards of Qwen 2.5 and 3 recommend it, and with every parameter of its own. Ramps begin and end inside the channels.
+    "qwen25_yarn_f32": (Qwen2Config, dict(hidden_size=48, num_attention_heads=3, num_key_value_heads=1, max_position_embeddings=32, rms_norm_eps=1e-6,
+                                          tie_word_embeddings=True, rope_parameters=yarn(1e4, factor=4.0)), torch.float32, 3),
+    "qwen3_yarn_f32": (Qwen3Config, QWEN3 | dict(num_key_value_heads=1, tie_word_embeddings=True, rope_parameters=yarn(
+        1e4, factor=2.5, original_max_position_embeddings=64, beta_fast=4.0, beta_slow=1.5, attention_factor=1.3, truncate=False)), torch.float32, 3),
+    "llama_yarn_f32": (LlamaConfig, dict(hidden_size=40, num_attention_heads=2, num_key_value_heads=1, rope_parameters=yarn(
+        1e4, factor=8.0, beta_fast=3.0, mscale=1.0, mscale_all_dim=0.4)), torch.float32, 3),
+    "mistral_f32": (MistralConfig, MISTRAL | dict(sliding_window=None), torch.float32, 4),
+    # Written as transformers 4 did; the first sequence is as long as the window, and so is the context.
+    "mistral_window_old_f32": (MistralConfig, MISTRAL | dict(sliding_window=64), torch.float32, 4),
 }
 
 
@@ -59,6 +94,13 @@ def put_lora(model, rank, alpha):
     return pairs
 
 
+def write_old(path):
+    """The same configuration in the words of transformers 4."""
+    config = json.loads(path.read_text())
+    config |= dict(torch_dtype=config.pop("dtype"), rope_theta=config.pop("rope_parameters")["rope_theta"], transformers_version="4.34.0.dev0")
+    path.write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n")
+
+
 def make(name, config_class, changes, dtype, rank):
     torch.manual_seed(sum(map(ord, name)))
     folder = HERE / name
@@ -75,11 +117,13 @@ def make(name, config_class, changes, dtype, rank):
                 parameter.mul_(4.0)  # transformers' 0.02 makes logits too flat to tell a fault from noise
     model.to(dtype).save_pretrained(folder, max_shard_size="60KB" if name == "mha_untied_f32" else "5GB")
     (folder / "generation_config.json").unlink(missing_ok=True)
+    if "_old_" in name:
+        write_old(folder / "config.json")
     # Read back, not cast back: casting rounds the rotary frequencies too, which no checkpoint holds.
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    lengths = [90, 23]
+    lengths = [getattr(config, "sliding_window", None) or 90, 23]
     tokens = [torch.randint(0, config.vocab_size, (length,)) for length in lengths]
     base_logits = [model(t[None]).logits[0] for t in tokens]
     alpha = 2.0 * rank
@@ -111,5 +155,5 @@ def make(name, config_class, changes, dtype, rank):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for name, case in CASES.items():
-        make(name, *case)
+    for name in sys.argv[1:] or CASES:
+        make(name, *CASES[name])

@@ -30,7 +30,18 @@ SPECIAL = {
     "reasoner": {"bos_token": "<|begin|>", "eos_token": "<|end|>"},
     "mistral": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
     "probe": {"bos_token": "<s>", "eos_token": "</s>"},
+    "thinker": {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
+    "dated": {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+    "brackets": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
 }
+# Templates that show tools, each with the conversations of CALLS too.
+WITH_TOOLS = ["thinker", "dated", "brackets"]
+TOOLS = [
+    {"type": "function", "function": {
+        "name": "weather", "description": "Weather of a place <now>, é",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string"}, "days": {"type": "integer", "default": 1}}, "required": ["place"]}}},
+    {"type": "function", "function": {"name": "now", "description": "The time", "parameters": {"type": "object", "properties": {}}}},
+]
 
 
 def chat(*turns):
@@ -61,6 +72,30 @@ CONVERSATIONS = {
 }
 
 
+def call(id, name, arguments):
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def calls(*all, content=""):
+    return {"role": "assistant", "content": content, "tool_calls": list(all)}
+
+
+def result(id, content):
+    return {"role": "tool", "content": content, "tool_call_id": id}
+
+
+PARIS = call("aaaaaaaa1", "weather", {"place": "Paris “été”", "days": 2})
+CALLS = {
+    "asked": chat(("system", "Be brief."), ("user", "Weather?")),
+    "called": chat(("user", "Weather in Paris?")) + [calls(PARIS)],
+    "answered": chat(("user", "Weather in Paris?")) + [calls(PARIS), result("aaaaaaaa1", '{"sky": "blue"}')],
+    "told": chat(("user", "Weather in Paris?")) + [calls(PARIS), result("aaaaaaaa1", "blue")] + chat(("assistant", "Blue."), ("user", "And Rome?")),
+    "twice": chat(("user", "Both?")) + [calls(PARIS, call("aaaaaaaa2", "now", {}), content="I look."), result("aaaaaaaa1", "blue"), result("aaaaaaaa2", "12:00")],
+    "thought": chat(("user", "Think")) + [calls(PARIS, content="<think>\nwhere?\n</think>\n\nParis."), result("aaaaaaaa1", "blue")],
+    "short_id": chat(("user", "x")) + [calls(call("1", "now", {}))],
+}
+
+
 def tokenizer_for(name):
     inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **SPECIAL[name])
@@ -68,35 +103,41 @@ def tokenizer_for(name):
     return tokenizer
 
 
-def render(tokenizer, messages, ending):
+def render(tokenizer, messages, ending, tools):
     return tokenizer.apply_chat_template(
         messages,
+        tools=tools,
         tokenize=False,
         add_generation_prompt=ending == "generation_prompt",
         continue_final_message=ending == "continue_final",
     )
 
 
+def rendered(name, title, messages, tools=None):
+    tokenizer = tokenizer_for(name)
+    endings = ["closed", "generation_prompt"]
+    if messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]:
+        endings.append("continue_final")
+    for ending in endings:
+        case = {"template": name, "conversation": title, "ending": ending} | ({"tools": True} if tools else {})
+        try:
+            case["text"] = render(tokenizer, messages, ending, tools)
+        except Exception as e:  # the template's refusal, by its message
+            case["error"] = str(e)
+        yield case
+
+
 def main():
-    cases = []
-    for name in SPECIAL:
-        tokenizer = tokenizer_for(name)
-        for title, messages in CONVERSATIONS.items():
-            endings = ["closed", "generation_prompt"]
-            if messages[-1]["role"] == "assistant":
-                endings.append("continue_final")
-            for ending in endings:
-                case = {"template": name, "conversation": title, "ending": ending}
-                try:
-                    case["text"] = render(tokenizer, messages, ending)
-                except Exception as e:  # the template's refusal, by its message
-                    case["error"] = str(e)
-                cases.append(case)
+    cases = [case for name in SPECIAL for title, messages in CONVERSATIONS.items() for case in rendered(name, title, messages)]
+    for name in WITH_TOOLS:
+        for title, messages in CALLS.items():
+            cases += [*rendered(name, title, messages), *rendered(name, title, messages, TOOLS)]
     golden = {
         "transformers": transformers.__version__,
         "now_unix_s": NOW_UNIX_S,
         "special_tokens": SPECIAL,
-        "conversations": CONVERSATIONS,
+        "conversations": CONVERSATIONS | CALLS,
+        "tools": TOOLS,
         "cases": cases,
     }
     (HERE / "renders.json").write_text(json.dumps(golden, indent=1, ensure_ascii=False) + "\n")

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use common::*;
 use tiger_engine::{Config, GenerateRequest, Group, Handle, Knobs, Recorded, Response, Sampling, Speculation, TrainEvent, TrainRequest};
-use tiger_model::{AdapterState, KvType, Precision};
+use tiger_formats::Architecture;
+use tiger_model::{AdapterState, KvType, Model, Precision};
 
 /// The request that is watched: 75 tokens of prompt, so that prefixes, chunks and partly filled pages all occur.
 fn watched() -> GenerateRequest {
@@ -46,19 +47,20 @@ fn others(handle: &Handle, count: usize) -> Vec<tiger_engine::Generation> {
 
 #[test]
 fn among_others_with_other_adapters() {
-    for (precision, kv_type) in [
-        (Precision::F32, KvType::F32),
-        (Precision::Bf16, KvType::Bf16),
-        (Precision::Bf16, KvType::Int8),
-        (Precision::Int8, KvType::Bf16),
-        (Precision::Int4, KvType::Int8),
+    for (precision, kv_type, qk_norm) in [
+        (Precision::F32, KvType::F32, false),
+        (Precision::Bf16, KvType::Bf16, false),
+        (Precision::Bf16, KvType::Bf16, true),
+        (Precision::Bf16, KvType::Int8, false),
+        (Precision::Int8, KvType::Bf16, false),
+        (Precision::Int4, KvType::Int8, true),
     ] {
-        let source = || FakeSource::of(model_with(precision, kv_type));
+        let source = || FakeSource::of(model_of(&Architecture { qk_norm, ..architecture() }, precision, kv_type));
         let expected = alone_on(source());
         let (_engine, handle) = start(config(), Arc::new(source()));
         let mut company = others(&handle, 31);
         let answer = handle.generate(watched()).unwrap();
-        assert_eq!(collect(answer).answers, expected.answers, "{precision:?}, {kv_type:?}");
+        assert_eq!(collect(answer).answers, expected.answers, "{precision:?}, {kv_type:?}, {qk_norm}");
         company.drain(..).for_each(|other| assert_eq!(collect(other).error, None));
         check(&handle);
     }
@@ -186,12 +188,13 @@ fn last(mut training: tiger_engine::Training) -> TrainEvent {
 #[test]
 fn while_a_model_trains_and_scored_again_bitwise() {
     for (precision, kv_type) in [(Precision::Bf16, KvType::Bf16), (Precision::Int8, KvType::Bf16), (Precision::Int4, KvType::Int8)] {
-        trains_and_scores_again(precision, kv_type);
+        trains_and_scores_again(&model_with(precision, kv_type));
     }
+    trains_and_scores_again(&model_of(&Architecture { qk_norm: true, ..architecture() }, Precision::Bf16, KvType::Bf16));
 }
 
-fn trains_and_scores_again(precision: Precision, kv_type: KvType) {
-    let source = || FakeSource::of(model_with(precision, kv_type));
+fn trains_and_scores_again(model: &Arc<Model>) {
+    let source = || FakeSource::of(model.clone());
     let expected = alone_on(source());
     let (_engine, handle) = start(Config { micro_batch_tokens: 64, ..config() }, Arc::new(source()));
     let mut two = watched();

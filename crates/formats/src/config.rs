@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::architecture::{Architecture, Rope, RopeScaling};
+use crate::architecture::{Architecture, Rope, RopeScaling, yarn_mscale};
 use crate::error::{FormatError, quoted};
 use crate::fields::{Fields, file_label, parse_object, read_limited};
 
@@ -29,6 +29,13 @@ const EPSILON: RangeInclusive<f64> = 1e-12..=1e-1;
 const THETA: RangeInclusive<f64> = 1.0..=1e12;
 const FACTOR: RangeInclusive<f64> = 1.0..=1e6;
 const RAMP: RangeInclusive<f64> = 1e-3..=1e6;
+/// YaRN's factor of cosines and sines, and the weights that it may be made of.
+const ATTENTION_FACTOR: RangeInclusive<f64> = 1e-3..=1e3;
+const MSCALE: RangeInclusive<f64> = 0.0..=1e2;
+
+/// Window and number of lower layers without one, where a file that needs them names none: the families' published defaults.
+const DEFAULT_WINDOW: usize = 4096;
+const DEFAULT_WINDOW_LAYERS: usize = 28;
 
 /// What `config.json` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +44,8 @@ pub struct ModelConfig {
     pub architecture: Architecture,
     /// `tie_word_embeddings` as written, `None` when absent.
     pub declared_tied: Option<bool>,
+    /// Context as written or the family's, tokens: above `architecture.context_length` where a sliding window of attention ends that earlier.
+    pub declared_context: usize,
     /// First token of a sequence, when named.
     pub bos_id: Option<u32>,
     /// Tokens that end a sequence; may be empty.
@@ -55,8 +64,10 @@ impl ModelConfig {
         let fields = Fields::new(file, &map);
         let family = Family::of(&fields)?;
         refuse_foreign(&fields, family)?;
-        let architecture = architecture(&fields, family)?;
-        check_window(&fields, family, architecture.context_length)?;
+        let mut architecture = architecture(&fields, family)?;
+        let declared_context = architecture.context_length;
+        let window = window(&fields, family, architecture.layers)?;
+        architecture.context_length = window.map_or(declared_context, |window| window.min(declared_context));
         let vocab = architecture.vocab;
         let bos_id = fields.token_ids("bos_token_id", 1)?.first().copied();
         let eos_ids = fields.token_ids("eos_token_id", MAX_EOS_IDS)?;
@@ -65,7 +76,7 @@ impl ModelConfig {
                 return Err(fields.invalid(field, format!("is {id}, outside the vocabulary of {vocab}")));
             }
         }
-        Ok(Self { architecture, declared_tied: fields.flag("tie_word_embeddings")?, bos_id, eos_ids })
+        Ok(Self { architecture, declared_tied: fields.flag("tie_word_embeddings")?, declared_context, bos_id, eos_ids })
     }
 }
 
@@ -74,10 +85,11 @@ enum Family {
     Llama,
     Mistral,
     Qwen2,
+    Qwen3,
 }
 
 impl Family {
-    const SUPPORTED: &'static str = "llama, mistral, qwen2";
+    const SUPPORTED: &'static str = "llama, mistral, qwen2, qwen3";
 
     fn of(fields: &Fields<'_>) -> Result<Self, FormatError> {
         let name = fields.text("model_type")?.ok_or_else(|| fields.invalid("model_type", "is missing"))?;
@@ -85,6 +97,7 @@ impl Family {
             "llama" => Ok(Self::Llama),
             "mistral" => Ok(Self::Mistral),
             "qwen2" => Ok(Self::Qwen2),
+            "qwen3" => Ok(Self::Qwen3),
             other => Err(fields.unsupported("model_type", quoted(other), Self::SUPPORTED)),
         }
     }
@@ -95,6 +108,7 @@ impl Family {
             Self::Llama => "LlamaForCausalLM",
             Self::Mistral => "MistralForCausalLM",
             Self::Qwen2 => "Qwen2ForCausalLM",
+            Self::Qwen3 => "Qwen3ForCausalLM",
         }
     }
 
@@ -103,7 +117,7 @@ impl Family {
         match self {
             Self::Llama => 2048,
             Self::Mistral => 131_072,
-            Self::Qwen2 => 32_768,
+            Self::Qwen2 | Self::Qwen3 => 32_768,
         }
     }
 }
@@ -149,14 +163,19 @@ fn architecture(fields: &Fields<'_>, family: Family) -> Result<Architecture, For
     }
     let head_dim = match fields.integer("head_dim", HEAD_DIM)? {
         Some(d) => d,
+        // The family's published default, whatever the hidden size.
+        None if family == Family::Qwen3 => 128,
         None if hidden % heads == 0 => hidden / heads,
         None => return Err(fields.invalid("head_dim", format!("is missing and {heads} heads do not divide {hidden}"))),
     };
     if head_dim % 2 != 0 || !HEAD_DIM.contains(&(head_dim as u64)) {
         return Err(fields.invalid("head_dim", format!("is {head_dim}, must be even and from 2 to {}", HEAD_DIM.end())));
     }
-    let llama_bias = |field: &str| Ok::<_, FormatError>(family == Family::Llama && fields.flag(field)? == Some(true));
-    let attention_bias = llama_bias("attention_bias")?;
+    // The other families have biases or none, whatever the file says.
+    let on = |field: &str, families: &[Family]| Ok::<_, FormatError>(families.contains(&family) && fields.flag(field)? == Some(true));
+    let attention_bias = on("attention_bias", &[Family::Llama, Family::Qwen3])?;
+    let context = fields.integer("max_position_embeddings", CONTEXT)?.unwrap_or(family.default_context());
+    let rope = rope(fields, context)?;
     Ok(Architecture {
         hidden,
         layers: fields.required_integer("num_hidden_layers", LAYERS)?,
@@ -166,17 +185,29 @@ fn architecture(fields: &Fields<'_>, family: Family) -> Result<Architecture, For
         ffn: fields.required_integer("intermediate_size", FFN)?,
         vocab: fields.required_integer("vocab_size", VOCAB)?,
         norm_eps: fields.number("rms_norm_eps", EPSILON)?.unwrap_or(1e-6) as f32,
-        rope: rope(fields)?,
-        context_length: fields.integer("max_position_embeddings", CONTEXT)?.unwrap_or(family.default_context()),
+        context_length: stretched(context, &rope.scaling),
+        rope,
         tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
         qkv_bias: family == Family::Qwen2 || attention_bias,
         o_bias: attention_bias,
-        mlp_bias: llama_bias("mlp_bias")?,
+        mlp_bias: on("mlp_bias", &[Family::Llama])?,
+        qk_norm: family == Family::Qwen3,
     })
 }
 
-/// Rotary parameters, old style (`rope_theta` beside `rope_scaling`) or new (`rope_parameters`).
-fn rope(fields: &Fields<'_>) -> Result<Rope, FormatError> {
+/// Cards of models ask people to add YaRN to the configuration and to leave `max_position_embeddings` as it is: the context is then what YaRN
+/// makes of the one that was trained.
+fn stretched(context: usize, scaling: &RopeScaling) -> usize {
+    match scaling {
+        RopeScaling::Yarn { factor, original_context, .. } => {
+            context.max((*original_context as f64 * factor).min(*CONTEXT.end() as f64) as usize)
+        }
+        _ => context,
+    }
+}
+
+/// Rotary parameters, old style (`rope_theta` beside `rope_scaling`) or new (`rope_parameters`). `context` is the configured one, tokens.
+fn rope(fields: &Fields<'_>, context: usize) -> Result<Rope, FormatError> {
     let outer_theta = fields.number("rope_theta", THETA)?;
     let old = fields.object("rope_scaling")?;
     let new = fields.object("rope_parameters")?;
@@ -191,19 +222,24 @@ fn rope(fields: &Fields<'_>) -> Result<Rope, FormatError> {
     }
     let scaling = match (&old, &new) {
         (Some(a), Some(b)) => {
-            let (a, b) = (scaling(a)?, scaling(b)?);
+            let (a, b) = (scaling(a, context)?, scaling(b, context)?);
             if a != b {
                 return Err(fields.invalid("rope_scaling", "contradicts rope_parameters"));
             }
             a
         }
-        (Some(one), None) | (None, Some(one)) => scaling(one)?,
+        (Some(one), None) | (None, Some(one)) => scaling(one, context)?,
         (None, None) => RopeScaling::None,
     };
-    Ok(Rope { theta: theta.or(outer_theta).unwrap_or(10_000.0), scaling })
+    let theta = theta.or(outer_theta).unwrap_or(10_000.0);
+    // All frequencies are one there, and YaRN divides by the logarithm.
+    if theta == 1.0 && matches!(scaling, RopeScaling::Yarn { .. }) {
+        return Err(fields.invalid("rope_theta", "must be above 1 beside a yarn scaling"));
+    }
+    Ok(Rope { theta, scaling })
 }
 
-fn scaling(p: &Fields<'_>) -> Result<RopeScaling, FormatError> {
+fn scaling(p: &Fields<'_>, context: usize) -> Result<RopeScaling, FormatError> {
     if p.number("partial_rotary_factor", 0.0..=1.0)?.is_some_and(|f| f != 1.0) {
         return Err(p.unsupported("partial_rotary_factor", "a partly rotated head", "1.0"));
     }
@@ -225,27 +261,50 @@ fn scaling(p: &Fields<'_>) -> Result<RopeScaling, FormatError> {
                 original_context: p.required_integer("original_max_position_embeddings", CONTEXT)?,
             })
         }
-        Some(other) => Err(p.unsupported(field, quoted(other), "default, linear, llama3")),
+        Some("yarn") => yarn(p, context),
+        Some(other) => Err(p.unsupported(field, quoted(other), "default, linear, llama3, yarn")),
         None if p.get("factor").is_none() && p.get("full_attention").is_none() => Ok(RopeScaling::None),
-        None => Err(p.invalid("rope_type", "is missing; supported: default, linear, llama3")),
+        None => Err(p.invalid("rope_type", "is missing; supported: default, linear, llama3, yarn")),
     }
 }
 
-/// Sliding windows are refused unless they never bind.
-fn check_window(fields: &Fields<'_>, family: Family, context: usize) -> Result<(), FormatError> {
-    // Qwen2 writes a window but switches it off by a second field.
+/// YaRN with the defaults that transformers has.
+fn yarn(p: &Fields<'_>, context: usize) -> Result<RopeScaling, FormatError> {
+    let factor = p.required_number("factor", FACTOR)?;
+    let beta_fast = p.number("beta_fast", RAMP)?.unwrap_or(32.0);
+    let beta_slow = p.number("beta_slow", RAMP)?.unwrap_or(1.0);
+    if beta_fast < beta_slow {
+        return Err(p.invalid("beta_fast", format!("is {beta_fast}, must be at least beta_slow ({beta_slow})")));
+    }
+    let weights = (p.number("mscale", MSCALE)?.unwrap_or(0.0), p.number("mscale_all_dim", MSCALE)?.unwrap_or(0.0));
+    let attention_factor = match (p.number("attention_factor", ATTENTION_FACTOR)?, weights) {
+        (Some(given), _) => given,
+        (None, (one, all)) if one > 0.0 && all > 0.0 => yarn_mscale(factor, one) / yarn_mscale(factor, all),
+        (None, _) => RopeScaling::yarn_attention_factor(factor),
+    };
+    let original_context = p.integer("original_max_position_embeddings", CONTEXT)?.unwrap_or(context);
+    let truncate = p.flag("truncate")?.unwrap_or(true);
+    Ok(RopeScaling::Yarn { factor, beta_fast, beta_slow, truncate, attention_factor, original_context })
+}
+
+/// The sliding window of attention, tokens, where the model has layers with one. Within it attention is full in every layer, so that a context
+/// that ends there is computed exactly.
+fn window(fields: &Fields<'_>, family: Family, layers: usize) -> Result<Option<usize>, FormatError> {
+    // Qwen writes a window but switches it off by a second field.
     let used = family == Family::Mistral || fields.flag("use_sliding_window")? == Some(true);
-    if used
-        && let Some(window) = fields.integer("sliding_window", CONTEXT)?
-        && window < context
-    {
-        let supported = format!("null, or at least max_position_embeddings ({context})");
-        return Err(fields.unsupported("sliding_window", window.to_string(), &supported));
+    let written = fields.integer("sliding_window", CONTEXT)?;
+    let window = if fields.names("sliding_window") { written } else { Some(DEFAULT_WINDOW) }.filter(|_| used);
+    let kinds = match fields.get("layer_types") {
+        Some(Value::Array(kinds)) => &kinds[..],
+        _ => &[],
+    };
+    let slides = |kind: &Value| kind == "sliding_attention";
+    if let Some(kind) = kinds.iter().find(|kind| **kind != "full_attention" && !(window.is_some() && slides(kind))) {
+        let supported = "full_attention; sliding_attention beside a sliding_window that is in use";
+        return Err(fields.unsupported("layer_types", quoted(&kind.to_string()), supported));
     }
-    if let Some(Value::Array(kinds)) = fields.get("layer_types")
-        && let Some(kind) = kinds.iter().find(|k| k.as_str() != Some("full_attention"))
-    {
-        return Err(fields.unsupported("layer_types", quoted(&kind.to_string()), "full_attention"));
-    }
-    Ok(())
+    // Qwen's lower layers have none.
+    let lower = fields.integer("max_window_layers", 0..=*LAYERS.end())?.unwrap_or(DEFAULT_WINDOW_LAYERS);
+    let some_slide = if kinds.is_empty() { lower < layers } else { kinds.iter().any(slides) };
+    Ok(window.filter(|_| family == Family::Mistral || some_slide))
 }

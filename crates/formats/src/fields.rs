@@ -117,6 +117,11 @@ impl<'a> Fields<'a> {
         self.map.get(field).filter(|v| !v.is_null())
     }
 
+    /// Whether the field is written, be it null.
+    pub(crate) fn names(&self, field: &str) -> bool {
+        self.map.contains_key(field)
+    }
+
     pub(crate) fn invalid(&self, field: &str, problem: impl Into<String>) -> FormatError {
         FormatError::invalid(self.file, &self.path(field), problem)
     }

@@ -93,6 +93,7 @@ pub fn peft(data: &[u8]) {
         qkv_bias: false,
         o_bias: false,
         mlp_bias: false,
+        qk_norm: false,
     };
     let (config, weights) = match data.iter().position(|b| *b == 0) {
         Some(at) => (&data[..at], &data[at + 1..]),

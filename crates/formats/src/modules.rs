@@ -113,6 +113,16 @@ pub fn ffn_norm(layer: usize) -> String {
     format!("model.layers.{layer}.post_attention_layernorm.weight")
 }
 
+/// Name of the norm of each query head, [D].
+pub fn query_norm(layer: usize) -> String {
+    format!("model.layers.{layer}.self_attn.q_norm.weight")
+}
+
+/// Name of the norm of each key head, [D].
+pub fn key_norm(layer: usize) -> String {
+    format!("model.layers.{layer}.self_attn.k_norm.weight")
+}
+
 /// Every tensor that the architecture needs, with its shape.
 pub fn required_tensors(a: &Architecture) -> Vec<(String, Vec<usize>)> {
     let mut list = vec![(EMBEDDING.to_owned(), vec![a.vocab, a.hidden]), (FINAL_NORM.to_owned(), vec![a.hidden])];
@@ -122,6 +132,10 @@ pub fn required_tensors(a: &Architecture) -> Vec<(String, Vec<usize>)> {
     for layer in 0..a.layers {
         list.push((attention_norm(layer), vec![a.hidden]));
         list.push((ffn_norm(layer), vec![a.hidden]));
+        if a.qk_norm {
+            list.push((query_norm(layer), vec![a.head_dim]));
+            list.push((key_norm(layer), vec![a.head_dim]));
+        }
         for module in Module::ALL {
             list.push((module.weight(layer), vec![module.outputs(a), module.inputs(a)]));
             if module.has_bias(a) {

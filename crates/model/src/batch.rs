@@ -8,7 +8,7 @@ use tiger_kernels::cpu::memory::zeros;
 use tiger_kernels::ops::attention::{self, AttentionOutput, KvLayer, KvRead, PageId};
 use tiger_kernels::ops::linear::{Epilogue, Weight, add_bias, gather_rows, linear};
 use tiger_kernels::ops::lora::{LoraRun, lora_forward};
-use tiger_kernels::ops::rmsnorm::rmsnorm;
+use tiger_kernels::ops::rmsnorm::{rmsnorm, rmsnorm_heads};
 use tiger_kernels::ops::rope::{Heads, RopeRows, Turn, rope};
 use tiger_kernels::ops::rows::{Rows as View, RowsMut};
 use tiger_kernels::ops::swiglu::swiglu;
@@ -16,8 +16,8 @@ use tiger_kernels::ops::swiglu::swiglu;
 use crate::adapter::Adapter;
 use crate::kv::Kv;
 use crate::train::DropoutMask;
-use crate::weights::{Layer, Model};
-use tiger_formats::Module;
+use crate::weights::{Layer, Model, QkNorm};
+use tiger_formats::{Architecture, Module};
 
 /// Consecutive rows of one sequence.
 #[derive(Clone)]
@@ -64,6 +64,8 @@ pub struct Workspace {
 pub(crate) struct LayerBuffers {
     /// [T, (H + 2·Hkv)·D], q and k after rotation.
     pub qkv: Vec<f32>,
+    /// [T, (H + Hkv)·D], q and k before their norms (kept for training only, and only of models that have these).
+    pub qk: Vec<f32>,
     /// [T, H·D].
     pub o: Vec<f32>,
     /// [T, H], log-sum-exp of the scores.
@@ -124,6 +126,14 @@ pub(crate) struct QkvColumns {
     pub stride: usize,
 }
 
+impl QkvColumns {
+    /// Column, heads and norm of the queries and of the keys.
+    pub(crate) fn normed<'a>(&self, norms: &'a QkNorm, a: &Architecture) -> [(usize, Heads, &'a [f32]); 2] {
+        let heads = |count| Heads { count, size: a.head_dim };
+        [(0, heads(a.heads), &norms.q), (self.k, heads(a.kv_heads), &norms.k)]
+    }
+}
+
 impl Model {
     /// Computes a step: writes keys and values of its rows into `kv`, returns the final-norm hidden states of `step.outputs`, [O, C].
     pub fn forward(&self, cpu: &Cpu, kv: &mut Kv, step: &Step<'_>, workspace: &mut Workspace) -> Vec<f32> {
@@ -173,7 +183,7 @@ impl Model {
         resize(norm, rows.count * a.hidden);
         rmsnorm(cpu, x, &layer.attention_norm, a.norm_eps, norm);
         let mut project = Projection { rows, index, masked: &mut workspace.masked };
-        self.attention_forward(&mut project, kv, norm, buffers);
+        self.attention_forward(&mut project, kv, norm, buffers, keep);
         project.run(&buffers.o, &layer.o, layer.o_bias.as_deref(), (&mut *x, Epilogue::Add), &mut [(Module::O, 0, &mut buffers.h[3])]);
         if keep {
             copy(x, &mut buffers.x_middle);
@@ -189,14 +199,22 @@ impl Model {
         project.run(activation, &layer.down, layer.down_bias.as_deref(), (x, Epilogue::Add), &mut [(Module::Down, 0, h_down)]);
     }
 
-    /// norm → q, k, v → rotation → pages → o.
-    fn attention_forward(&self, project: &mut Projection<'_, '_>, kv: &mut KvLayer, norm: &[f32], buffers: &mut LayerBuffers) {
+    /// norm → q, k, v → norms of heads → rotation → pages → o.
+    fn attention_forward(&self, project: &mut Projection<'_, '_>, kv: &mut KvLayer, norm: &[f32], buffers: &mut LayerBuffers, keep: bool) {
         let (rows, layer, a, columns) = (project.rows, &self.layers[project.index], &self.architecture, self.qkv_columns());
         let cpu = rows.cpu;
         resize(&mut buffers.qkv, rows.count * columns.stride);
         let [h_q, h_k, h_v, ..] = &mut buffers.h;
         let modules = &mut [(Module::Q, 0, h_q), (Module::K, columns.k, h_k), (Module::V, columns.v, h_v)];
         project.run(norm, &layer.qkv, layer.qkv_bias.as_deref(), (&mut buffers.qkv, Epilogue::Store), modules);
+        if let Some(norms) = &layer.qk_norm {
+            if keep {
+                copy_columns(&buffers.qkv, columns.stride, columns.v, &mut buffers.qk);
+            }
+            for (column, heads, w) in columns.normed(norms, a) {
+                rmsnorm_heads(cpu, RowsMut { data: &mut buffers.qkv, stride: columns.stride, column }, heads, w, a.norm_eps);
+            }
+        }
         self.rotate(rows, &mut buffers.qkv, Turn::Forward);
         let [q, k, v] = [0, columns.k, columns.v].map(|column| View { data: &buffers.qkv, stride: columns.stride, column });
         attention::kv_store(cpu, kv, k, v, &rows.segments);
@@ -275,6 +293,14 @@ impl Layer {
 pub(crate) fn copy(from: &[f32], to: &mut Vec<f32>) {
     resize(to, from.len());
     to.copy_from_slice(from);
+}
+
+/// The first columns of every row, copied.
+fn copy_columns(from: &[f32], stride: usize, width: usize, to: &mut Vec<f32>) {
+    resize(to, from.len() / stride * width);
+    for (to, from) in to.chunks_exact_mut(width).zip(from.chunks_exact(stride)) {
+        to.copy_from_slice(&from[..width]);
+    }
 }
 
 /// Rows of a [T, C] matrix, copied.

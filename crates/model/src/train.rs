@@ -10,7 +10,7 @@ use tiger_kernels::ops::attention::{self, AttentionSaved, KvLayer, KvRead, PAGE_
 use tiger_kernels::ops::linear::{Epilogue, gather_rows, linear_backward_x};
 use tiger_kernels::ops::logprob::{KlTerm, RowScore, ScoreGradient, kl_rows, row_lse, score_backward, score_rows};
 use tiger_kernels::ops::lora::{LoraGradients, LoraSaved, lora_backward};
-use tiger_kernels::ops::rmsnorm::{rmsnorm, rmsnorm_backward};
+use tiger_kernels::ops::rmsnorm::{rmsnorm, rmsnorm_backward, rmsnorm_heads_backward};
 use tiger_kernels::ops::rope::Turn;
 use tiger_kernels::ops::rows;
 use tiger_kernels::ops::swiglu::{swiglu, swiglu_backward};
@@ -176,7 +176,8 @@ impl TrainBatch {
     /// Bytes of a layer's input, and of what its backward reads besides.
     fn layer_bytes(&self, a: &Architecture, rank: usize) -> [u64; 2] {
         let qkv = (a.heads + 2 * a.kv_heads) * a.head_dim;
-        let per_token = a.hidden + qkv + a.heads * (a.head_dim + 1) + 2 * a.ffn + 7 * rank.next_multiple_of(16);
+        let before_norms = if a.qk_norm { (a.heads + a.kv_heads) * a.head_dim } else { 0 };
+        let per_token = a.hidden + qkv + before_norms + a.heads * (a.head_dim + 1) + 2 * a.ffn + 7 * rank.next_multiple_of(16);
         [a.hidden, per_token].map(|values| 4 * (self.tokens.len() * values).max(1) as u64)
     }
 
@@ -442,6 +443,10 @@ impl LayerBackward<'_> {
         let read = KvRead { layer: kv, segments: &self.rows.segments };
         attention::attention_backward(cpu, &model.attention_shape(), read, saved, &mut d_qkv);
         model.rotate(self.rows, &mut d_qkv, Turn::Backward);
+        for (column, heads, w) in layer.qk_norm.iter().flat_map(|norms| columns.normed(norms, a)) {
+            let x = rows::Rows { data: &self.buffers.qk, stride: columns.v, column };
+            rmsnorm_heads_backward(cpu, x, heads, w, a.norm_eps, rows::RowsMut { data: &mut d_qkv, stride: columns.stride, column });
+        }
         let norm = &mut workspace.norm;
         resize(norm, count * a.hidden);
         rmsnorm(cpu, self.input, &layer.attention_norm, a.norm_eps, norm);

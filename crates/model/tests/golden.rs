@@ -1,4 +1,5 @@
-//! Logits, log-probs, KL and every adapter gradient against transformers and autograd (`golden/model/make.py`), on seven tiny checkpoints.
+//! Logits, log-probs, KL and every adapter gradient against transformers and autograd (`golden/model/make.py`), on tiny checkpoints
+//! of every family.
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
@@ -14,7 +15,7 @@ const F32_TOLERANCE: f64 = 1e-4;
 /// With bf16 weights, activations rounded to bf16 at each linear map.
 const BF16_TOLERANCE: f64 = 2e-2;
 
-const CASES: [(&str, Precision); 9] = [
+const CASES: [(&str, Precision); 23] = [
     ("mha_untied_f32", Precision::F32),
     ("gqa4_tied_bf16", Precision::F32),
     ("gqa4_tied_bf16", Precision::Bf16),
@@ -24,6 +25,20 @@ const CASES: [(&str, Precision); 9] = [
     ("qwen2_biases_f32", Precision::F32),
     ("odd_ffn_linear_rope_f32", Precision::F32),
     ("all_biases_f16", Precision::F32),
+    ("llama32_f32", Precision::F32),
+    ("smollm2_bf16", Precision::F32),
+    ("smollm2_bf16", Precision::Bf16),
+    ("qwen25_untied_bf16", Precision::F32),
+    ("qwen25_untied_bf16", Precision::Bf16),
+    ("qwen3_tied_f32", Precision::F32),
+    ("qwen3_untied_bf16", Precision::F32),
+    ("qwen3_untied_bf16", Precision::Bf16),
+    ("qwen3_biases_f32", Precision::F32),
+    ("qwen25_yarn_f32", Precision::F32),
+    ("qwen3_yarn_f32", Precision::F32),
+    ("llama_yarn_f32", Precision::F32),
+    ("mistral_f32", Precision::F32),
+    ("mistral_window_old_f32", Precision::F32),
 ];
 
 struct Case {
@@ -141,6 +156,13 @@ fn logits_match_transformers() {
             }
         }
     }
+}
+
+#[test]
+fn a_context_that_ends_at_the_window_is_used_to_its_end() {
+    let case = Case::open("mistral_window_old_f32", Precision::F32);
+    let longest = case.sequences.iter().map(Vec::len).max();
+    assert_eq!(longest, Some(case.model.architecture().context_length), "transformers' windowed logits reach the last position");
 }
 
 #[test]

@@ -16,7 +16,7 @@ const ROUNDED_TOLERANCE: f64 = 1e-2;
 const PRECISIONS: [Precision; 4] = [Precision::F32, Precision::Bf16, Precision::Int8, Precision::Int4];
 const KV_TYPES: [KvType; 3] = [KvType::F32, KvType::Bf16, KvType::Int8];
 
-fn model(precision: Precision, kv_type: KvType) -> Model {
+fn model(precision: Precision, kv_type: KvType, qk_norm: bool) -> Model {
     let architecture = Architecture {
         hidden: 64,
         layers: 3,
@@ -32,6 +32,7 @@ fn model(precision: Precision, kv_type: KvType) -> Model {
         qkv_bias: false,
         o_bias: false,
         mlp_bias: false,
+        qk_norm,
     };
     Model::synthetic(&Cpu::new(1, None), &architecture, precision, 11).with_kv_type(kv_type)
 }
@@ -119,8 +120,8 @@ fn shared_prompts_change_no_score_and_no_gradient() {
     let (together, apart) = (batch(true), batch(false));
     assert_eq!((apart.tokens.len() - together.tokens.len(), together.segments.len()), (2 * 64 + 288 + 16, apart.segments.len()));
     for precision in PRECISIONS {
-        for kv_type in KV_TYPES {
-            let model = model(precision, kv_type);
+        for (kv_type, qk_norm) in KV_TYPES.into_iter().flat_map(|kv_type| [(kv_type, false), (kv_type, true)]) {
+            let model = model(precision, kv_type, qk_norm);
             let (got, want) = (train(&cpu, &model, &together, Keep::All), train(&cpu, &model, &apart, Keep::All));
             assert_eq!(got.scores, want.scores, "{precision:?}, {kv_type:?}");
             assert_eq!(got.kl, want.kl, "{precision:?}, {kv_type:?}");
@@ -134,8 +135,13 @@ fn shared_prompts_change_no_score_and_no_gradient() {
 #[test]
 fn threads_and_checkpoints_change_no_bit() {
     let batch = batch(true);
-    for (precision, kv_type) in [(Precision::F32, KvType::F32), (Precision::Bf16, KvType::Bf16), (Precision::Int4, KvType::Int8)] {
-        let model = model(precision, kv_type);
+    for (precision, kv_type, qk_norm) in [
+        (Precision::F32, KvType::F32, false),
+        (Precision::Bf16, KvType::Bf16, false),
+        (Precision::Bf16, KvType::Bf16, true),
+        (Precision::Int4, KvType::Int8, false),
+    ] {
+        let model = model(precision, kv_type, qk_norm);
         let want = train(&Cpu::new(1, None), &model, &batch, Keep::All);
         for threads in [2, 3] {
             for keep in [Keep::All, Keep::Last(2), Keep::Last(1), Keep::Last(0)] {
@@ -148,7 +154,7 @@ fn threads_and_checkpoints_change_no_bit() {
 
 #[test]
 fn as_many_layers_are_kept_as_fit() {
-    let (batch, model) = (batch(true), model(Precision::Bf16, KvType::Bf16));
+    let (batch, model) = (batch(true), model(Precision::Bf16, KvType::Bf16, false));
     let keep = |bytes| batch.keep_within(bytes, model.architecture(), 8);
     // Of three layers their inputs; of each that is whole q, k and v, o and its sums, gate and up, seven h of padded rank, the middle.
     let row = 4 * batch.tokens.len() as u64;
@@ -157,4 +163,7 @@ fn as_many_layers_are_kept_as_fit() {
     assert_eq!((keep(inputs + 2 * layer - 1), keep(inputs + 2 * layer)), (Keep::Last(1), Keep::Last(2)));
     assert_eq!((keep(inputs + 3 * layer - 1), keep(inputs + 3 * layer)), (Keep::Last(2), Keep::All));
     assert_eq!(keep(u64::MAX), Keep::All);
+    // Where heads have norms: q and k before these too.
+    let normed = Architecture { qk_norm: true, ..model.architecture().clone() };
+    assert_eq!(batch.kept_bytes(Keep::Last(2), &normed, 8), inputs + 2 * (layer + (4 + 2) * 16 * row));
 }

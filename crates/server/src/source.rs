@@ -38,6 +38,10 @@ impl Source for Weights {
         progress(&stage, 0.0);
         let dir = base.dir().ok_or_else(|| base.not_downloaded().message().to_owned())?;
         let checkpoint = Checkpoint::open(dir).map_err(|error| error.to_string())?;
+        let (context, declared) = (checkpoint.architecture().context_length, checkpoint.config().declared_context);
+        if context < declared {
+            tracing::info!(base = %base.id, "the context ends at the sliding window, {context} of {declared} tokens: so far attention is full");
+        }
         let cpu = Cpu::new(self.threads, None);
         let files = self.bases.packed_files(&base, dir, self.precision);
         let loaded =

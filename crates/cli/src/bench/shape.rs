@@ -43,5 +43,6 @@ fn shape(name: &str) -> Option<Architecture> {
         qkv_bias: false,
         o_bias: false,
         mlp_bias: false,
+        qk_norm: false,
     })
 }

@@ -35,6 +35,7 @@ pub fn architecture() -> Architecture {
         qkv_bias: false,
         o_bias: false,
         mlp_bias: false,
+        qk_norm: false,
     }
 }
 
@@ -43,7 +44,11 @@ pub fn model(precision: Precision) -> Arc<Model> {
 }
 
 pub fn model_with(precision: Precision, kv_type: KvType) -> Arc<Model> {
-    Arc::new(Model::synthetic(&Cpu::new(1, None), &architecture(), precision, 11).with_kv_type(kv_type))
+    model_of(&architecture(), precision, kv_type)
+}
+
+pub fn model_of(architecture: &Architecture, precision: Precision, kv_type: KvType) -> Arc<Model> {
+    Arc::new(Model::synthetic(&Cpu::new(1, None), architecture, precision, 11).with_kv_type(kv_type))
 }
 
 /// An adapter that changes the answers: B is not zero.

@@ -12,7 +12,7 @@ use half::f16;
 use crate::architecture::{Architecture, RopeScaling};
 use crate::error::FormatError;
 use crate::merge::{Merged, encoded, module_of};
-use crate::modules::{EMBEDDING, FINAL_NORM, HEAD, Module, attention_norm, ffn_norm};
+use crate::modules::{EMBEDDING, FINAL_NORM, HEAD, Module, attention_norm, ffn_norm, key_norm, query_norm};
 use crate::safetensors::{Dtype, f32_bytes};
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
@@ -170,14 +170,22 @@ impl<'a> GgufFile<'a> {
 
 const LLAMA: &str = "llama";
 const QWEN2: &str = "qwen2";
+const QWEN3: &str = "qwen3";
 
-/// llama.cpp's name of the family. Qwen 2 is a Llama with biases at queries, keys and values only.
+/// llama.cpp's name of the family. Qwen 2 is a Llama with biases at queries, keys and values only, Qwen 3 one with norms of queries and keys.
 fn family(a: &Architecture) -> &'static str {
-    if a.qkv_bias && !a.o_bias { QWEN2 } else { LLAMA }
+    match (a.qk_norm, a.qkv_bias && !a.o_bias) {
+        (true, _) => QWEN3,
+        (false, true) => QWEN2,
+        (false, false) => LLAMA,
+    }
 }
 
 fn architecture(metadata: &mut Metadata, a: &Architecture, name: &str, kind: GgufType) -> Result<(), FormatError> {
     let family = family(a);
+    if a.qk_norm && (a.qkv_bias || a.o_bias || a.mlp_bias) {
+        return Err(FormatError::unsupported("config.json", "attention_bias", "true beside norms of queries and keys", "false"));
+    }
     let key = |field: &str| format!("{family}.{field}");
     metadata.text("general.architecture", family);
     metadata.text("general.type", "model");
@@ -207,9 +215,21 @@ fn architecture(metadata: &mut Metadata, a: &Architecture, name: &str, kind: Ggu
             metadata.text(&key("rope.scaling.type"), "linear");
             metadata.f32(&key("rope.scaling.factor"), factor as f32);
         }
+        // llama.cpp has these as defaults, and the attention factor from `factor` alone.
+        RopeScaling::Yarn { factor, beta_fast: 32.0, beta_slow: 1.0, truncate: true, attention_factor, original_context }
+            if attention_factor == RopeScaling::yarn_attention_factor(factor) =>
+        {
+            metadata.text(&key("rope.scaling.type"), "yarn");
+            metadata.f32(&key("rope.scaling.factor"), factor as f32);
+            metadata.u32(&key("rope.scaling.original_context_length"), original_context as u32);
+        }
+        RopeScaling::Yarn { .. } => {
+            let problem = "yarn with its own attention_factor, mscale, betas or truncate";
+            return Err(FormatError::unsupported("config.json", "rope_type", problem, "yarn with defaults"));
+        }
         RopeScaling::Llama3 { .. } if family == LLAMA => {}
         RopeScaling::Llama3 { .. } => {
-            let problem = "llama3 in a model with biases at queries, keys and values only";
+            let problem = "llama3 in a model that llama.cpp knows as another family's";
             return Err(FormatError::unsupported("config.json", "rope_type", problem, "default, linear"));
         }
     }
@@ -238,6 +258,10 @@ fn tensors(a: &Architecture, kind: GgufType) -> Vec<Tensor> {
         let name = |part: &str| format!("blk.{layer}.{part}");
         list.push(vector(name("attn_norm.weight"), attention_norm(layer), a.hidden));
         list.push(vector(name("ffn_norm.weight"), ffn_norm(layer), a.hidden));
+        if a.qk_norm {
+            list.push(vector(name("attn_q_norm.weight"), query_norm(layer), a.head_dim));
+            list.push(vector(name("attn_k_norm.weight"), key_norm(layer), a.head_dim));
+        }
         for module in Module::ALL {
             let part = part_of(module);
             list.push(matrix(name(&format!("{part}.weight")), module.weight(layer), [module.outputs(a), module.inputs(a)]));

@@ -17,6 +17,8 @@ const PRE_TOKENIZERS: [(&str, &str); 2] = [
 ];
 /// That of byte-level BPE with its own regular expression.
 const GPT2: &str = "gpt-2";
+/// The same after every digit is cut off alone.
+const SMOLLM: &str = "smollm";
 
 /// llama.cpp's kinds of tokens.
 const NORMAL: i32 = 1;
@@ -86,13 +88,14 @@ fn pre_tokenizer(json: &Map<String, Value>) -> Result<&'static str, FormatError>
     let whole = json.get("pre_tokenizer").cloned().unwrap_or_default();
     let one = [whole.clone()];
     let parts = whole["pretokenizers"].as_array().map_or(&one[..], Vec::as_slice);
-    let supported = "byte-level BPE cut as GPT-2, Llama 3 or Qwen 2 do";
+    let supported = "byte-level BPE cut as GPT-2, Llama 3, Qwen 2 or SmolLM do";
     let unknown = || FormatError::unsupported(FILE, "pre_tokenizer", quoted(&whole.to_string()), supported);
     let plain = |part: &Value, regex: bool| {
         part["type"] == "ByteLevel" && part["add_prefix_space"] != true && part["use_regex"].as_bool().unwrap_or(true) == regex
     };
     match parts {
         [bytes] if plain(bytes, true) => Ok(GPT2),
+        [digits, bytes] if digits["type"] == "Digits" && digits["individual_digits"] == true && plain(bytes, true) => Ok(SMOLLM),
         [split, bytes] if split["type"] == "Split" && split["behavior"] == "Isolated" && split["invert"] != true && plain(bytes, false) => {
             let regex = split["pattern"]["Regex"].as_str().unwrap_or_default();
             PRE_TOKENIZERS.iter().find(|(_, known)| *known == regex).map(|(name, _)| *name).ok_or_else(unknown)

@@ -54,10 +54,15 @@ fn adapted_weights_change_and_no_others() {
 
 #[test]
 fn without_an_adapter_every_byte_is_the_bases() {
-    let (config, bytes) = base();
-    let checkpoint = Checkpoint::from_bytes(config.as_bytes(), bytes).unwrap();
-    let merged = Merged::new(&checkpoint, None);
-    for head in merged.heads().unwrap() {
-        assert_eq!(merged.bytes(&head.name).unwrap(), checkpoint.tensor(&head.name).unwrap().bytes);
+    let qwen3 = with(&llama_config(), json!({"model_type": "qwen3", "architectures": null, "head_dim": 6, "attention_bias": true}));
+    for (config, tensors) in [(llama_config(), 21), (qwen3, 33)] {
+        let bytes = weights(&required_tensors(&architecture(&config)));
+        let checkpoint = Checkpoint::from_bytes(config.to_string().as_bytes(), bytes).unwrap();
+        let merged = Merged::new(&checkpoint, None);
+        let heads = merged.heads().unwrap();
+        assert_eq!(heads.len(), tensors);
+        for head in heads {
+            assert_eq!(merged.bytes(&head.name).unwrap(), checkpoint.tensor(&head.name).unwrap().bytes);
+        }
     }
 }

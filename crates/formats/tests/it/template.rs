@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use tiger_formats::{ChatTemplate, Ending, FormatError, Message, Render};
+use tiger_formats::{ChatTemplate, Ending, FormatError, Message, Render, ToolStyle};
 
 use crate::support::{put, refuses};
 
@@ -21,7 +21,12 @@ fn compile(source: &str, tokens: &Value) -> Result<ChatTemplate, FormatError> {
 
 fn messages(value: &Value) -> Vec<Message> {
     let text = |m: &Value, field: &str| m[field].as_str().unwrap().to_owned();
-    value.as_array().unwrap().iter().map(|m| Message::new(&text(m, "role"), &text(m, "content"))).collect()
+    let own = |name: &str| ["role", "content"].contains(&name);
+    let one = |m: &Value| Message {
+        fields: m.as_object().unwrap().clone().into_iter().filter(|(name, _)| !own(name)).collect(),
+        ..Message::new(&text(m, "role"), &text(m, "content"))
+    };
+    value.as_array().unwrap().iter().map(one).collect()
 }
 
 fn ask(text: &str) -> Vec<Message> {
@@ -43,7 +48,7 @@ fn renders_equal_those_of_transformers() {
     let mut templates = BTreeMap::new();
     let mut refusals = 0;
     let cases = file["cases"].as_array().unwrap();
-    assert!(cases.len() > 150);
+    assert!(cases.len() > 350);
     for case in cases {
         let (name, conversation) = (case["template"].as_str().unwrap(), case["conversation"].as_str().unwrap());
         let template = templates.entry(name).or_insert_with(|| golden_template(name));
@@ -53,8 +58,9 @@ fn renders_equal_those_of_transformers() {
             _ => Ending::Closed,
         };
         let now_unix_s = file["now_unix_s"].as_i64().unwrap();
-        let result = template.render(&messages(&file["conversations"][conversation]), &Render { ending, tools: None, now_unix_s });
-        let title = format!("{name} {conversation} {ending:?}");
+        let tools = case.get("tools").map(|_| &file["tools"]);
+        let result = template.render(&messages(&file["conversations"][conversation]), &Render { ending, tools, now_unix_s });
+        let title = format!("{name} {conversation} {ending:?} {}", if tools.is_some() { "with tools" } else { "" });
         match (case["error"].as_str(), result) {
             (None, Ok(text)) => assert_eq!(text, case["text"].as_str().unwrap(), "{title}"),
             (Some(expected), Err(FormatError::TemplateRaised { message })) => {
@@ -66,6 +72,15 @@ fn renders_equal_those_of_transformers() {
         }
     }
     assert_eq!(refusals, cases.iter().filter(|c| c.get("error").is_some()).count());
+}
+
+#[test]
+fn how_calls_are_written_is_seen_in_the_template() {
+    let style = |name: &str| golden_template(name).tool_style();
+    assert_eq!(
+        ["thinker", "brackets", "dated", "reasoner"].map(style),
+        [Some(ToolStyle::Tagged), Some(ToolStyle::Listed), Some(ToolStyle::Bare), None]
+    );
 }
 
 #[test]
@@ -119,7 +134,18 @@ fn a_prompt_is_split_from_its_response() {
     let reasoner = golden_template("reasoner");
     let result = reasoner.prompt_parts(&question, "<think>\nhm\n</think>\n\nBlue", &how(Ending::Closed));
     assert!(matches!(result, Err(FormatError::NotAPrefix { common_bytes }) if common_bytes > 20), "{result:?}");
-    for (name, end) in [("llama3", "<|eot_id|>"), ("chatml", "<|im_end|>\n"), ("mistral", "</s>"), ("reasoner", "<|end|>")] {
+    // What this family puts before the last answer is no part of the prompt.
+    let thinker = golden_template("thinker").prompt_parts(&question, "Blue", &how(Ending::Closed));
+    assert!(matches!(thinker, Err(FormatError::NotAPrefix { common_bytes }) if common_bytes > 20), "{thinker:?}");
+    for (name, end) in [
+        ("llama3", "<|eot_id|>"),
+        ("chatml", "<|im_end|>\n"),
+        ("mistral", "</s>"),
+        ("reasoner", "<|end|>"),
+        ("thinker", "<|im_end|>\n"),
+        ("dated", "<|eot_id|>"),
+        ("brackets", "</s>"),
+    ] {
         assert_eq!(golden_template(name).end_of_turn(&question, &how(Ending::Closed)).unwrap(), end);
     }
     assert_eq!(reasoner.special_token("eos_token"), Some("<|end|>"));
@@ -201,7 +227,7 @@ fn hostile_templates_are_stopped() {
 #[test]
 fn long_honest_conversations_fit_the_limits() {
     let turns: Vec<Message> = (0..1000).map(|i| Message::new(["user", "assistant"][i % 2], &"word ".repeat(100))).collect();
-    for name in ["llama3", "chatml", "reasoner", "mistral"] {
+    for name in ["llama3", "chatml", "reasoner", "mistral", "thinker", "dated", "brackets"] {
         let text = golden_template(name).render(&turns, &how(Ending::Closed)).unwrap();
         assert!(text.len() > 490_000, "{name}");
     }

@@ -5,7 +5,8 @@
 use crate::Cpu;
 use crate::simd::{LANES, Simd, dispatch};
 
-use super::rows::{Shared, split};
+use super::rope::Heads;
+use super::rows::{Rows, RowsMut, Shared, split};
 
 /// y\[T, C\] = norm(x\[T, C\]) · w\[C\].
 ///
@@ -64,6 +65,44 @@ pub fn rmsnorm_backward(cpu: &Cpu, x: &[f32], w: &[f32], eps: f32, dy: &[f32], d
     });
 }
 
+/// Each of `heads.count` heads of every row becomes norm(head) · w\[D\], in place, by the arithmetic of [`rmsnorm`] on rows of D: one norm for all
+/// heads of the queries or of the keys (QK-norm: Henry et al. 2020; with RMSNorm before the rotation in Qwen 3's report, 2025).
+///
+/// # Panics
+/// When the shapes disagree.
+pub fn rmsnorm_heads(cpu: &Cpu, x: RowsMut, heads: Heads, w: &[f32], eps: f32) {
+    let (stride, column, width) = (x.stride, x.column, heads.count * heads.size);
+    let fits = w.len() == heads.size && width > 0 && column + width <= stride && x.data.len().is_multiple_of(stride);
+    assert!(fits, "rmsnorm_heads: x has the columns, w is [D]");
+    let (t, out) = (x.data.len() / stride, Shared::new(x.data));
+    split(cpu, t, width, &|rows| {
+        for t in rows {
+            let first = t * stride + column;
+            // SAFETY: every row is written by one task.
+            norm_heads(cpu.isa(), unsafe { out.slice(first..first + width) }, w, eps);
+        }
+    });
+}
+
+/// The gradient of [`rmsnorm_heads`]: each row's `dy` becomes dx, in place. `x` are the heads before their norm, row by row. The weights are
+/// frozen and get none.
+///
+/// # Panics
+/// When the shapes disagree.
+pub fn rmsnorm_heads_backward(cpu: &Cpu, x: Rows, heads: Heads, w: &[f32], eps: f32, dy: RowsMut) {
+    let (stride, column, width) = (dy.stride, dy.column, heads.count * heads.size);
+    let fits = w.len() == heads.size && width > 0 && column + width <= stride && dy.data.len().is_multiple_of(stride);
+    assert!(fits, "rmsnorm_heads_backward: dy has the columns, w is [D]");
+    let (t, out) = (dy.data.len() / stride, Shared::new(dy.data));
+    split(cpu, t, 2 * width, &|rows| {
+        for t in rows {
+            let first = t * stride + column;
+            // SAFETY: every row is written by one task.
+            backward_heads(cpu.isa(), x.row(t, width), w, eps, unsafe { out.slice(first..first + width) });
+        }
+    });
+}
+
 dispatch!(fn add_row(x: &mut [f32], delta: &[f32]) = add_row_kernel);
 
 #[inline(always)]
@@ -104,10 +143,43 @@ unsafe fn norm_row_kernel<S: Simd>(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]
     }
 }
 
-dispatch!(fn backward_row(x: &[f32], w: &[f32], eps: f32, dy: &[f32], dx: &mut [f32]) = backward_row_kernel);
+dispatch!(fn norm_heads(x: &mut [f32], w: &[f32], eps: f32) = norm_heads_kernel);
 
 #[inline(always)]
-unsafe fn backward_row_kernel<S: Simd>(x: &[f32], w: &[f32], eps: f32, dy: &[f32], dx: &mut [f32]) {
+unsafe fn norm_heads_kernel<S: Simd>(x: &mut [f32], w: &[f32], eps: f32) {
+    for head in x.chunks_exact_mut(w.len()) {
+        // SAFETY: the caller's promise; lanes inside the chunks.
+        unsafe {
+            let scale = S::splat(inverse_rms::<S>(head, eps));
+            for (x, w) in head.chunks_mut(LANES).zip(w.chunks(LANES)) {
+                let n = x.len();
+                let v = S::mul(S::mul(S::load_n(x.as_ptr(), n), scale), S::load_n(w.as_ptr(), n));
+                S::store_n(x.as_mut_ptr(), v, n);
+            }
+        }
+    }
+}
+
+dispatch!(fn backward_heads(x: &[f32], w: &[f32], eps: f32, dy: &mut [f32]) = backward_heads_kernel);
+
+#[inline(always)]
+unsafe fn backward_heads_kernel<S: Simd>(x: &[f32], w: &[f32], eps: f32, dy: &mut [f32]) {
+    for (x, dy) in x.chunks_exact(w.len()).zip(dy.chunks_exact_mut(w.len())) {
+        // SAFETY: the caller's promise; lanes inside the chunks.
+        unsafe {
+            let (inverse, along) = slopes::<S>(x, w, eps, dy);
+            for ((x, w), dy) in x.chunks(LANES).zip(w.chunks(LANES)).zip(dy.chunks_mut(LANES)) {
+                let n = x.len();
+                let dn = S::mul(S::load_n(dy.as_ptr(), n), S::load_n(w.as_ptr(), n));
+                S::store_n(dy.as_mut_ptr(), S::fma(S::load_n(x.as_ptr(), n), along, S::mul(dn, inverse)), n);
+            }
+        }
+    }
+}
+
+/// s and −s³/C · Σ(dy·w·x), in every lane: how a gradient goes through, and how much of x is taken from it.
+#[inline(always)]
+unsafe fn slopes<S: Simd>(x: &[f32], w: &[f32], eps: f32, dy: &[f32]) -> (S::V, S::V) {
     // SAFETY: the caller's promise; lanes inside the chunks.
     unsafe {
         let inverse = inverse_rms::<S>(x, eps);
@@ -117,8 +189,18 @@ unsafe fn backward_row_kernel<S: Simd>(x: &[f32], w: &[f32], eps: f32, dy: &[f32
             let dn = S::mul(S::load_n(dy.as_ptr(), n), S::load_n(w.as_ptr(), n));
             dot = S::fma(dn, S::load_n(x.as_ptr(), n), dot);
         }
-        let along = S::splat(-(inverse * inverse * inverse / x.len() as f32 * S::sum(dot)));
-        let inverse = S::splat(inverse);
+        let along = -(inverse * inverse * inverse / x.len() as f32 * S::sum(dot));
+        (S::splat(inverse), S::splat(along))
+    }
+}
+
+dispatch!(fn backward_row(x: &[f32], w: &[f32], eps: f32, dy: &[f32], dx: &mut [f32]) = backward_row_kernel);
+
+#[inline(always)]
+unsafe fn backward_row_kernel<S: Simd>(x: &[f32], w: &[f32], eps: f32, dy: &[f32], dx: &mut [f32]) {
+    // SAFETY: the caller's promise; lanes inside the chunks.
+    unsafe {
+        let (inverse, along) = slopes::<S>(x, w, eps, dy);
         for (((x, w), dy), dx) in x.chunks(LANES).zip(w.chunks(LANES)).zip(dy.chunks(LANES)).zip(dx.chunks_mut(LANES)) {
             let n = x.len();
             let dn = S::mul(S::load_n(dy.as_ptr(), n), S::load_n(w.as_ptr(), n));

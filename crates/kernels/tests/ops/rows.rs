@@ -1,9 +1,9 @@
 //! rmsnorm, rope and swiglu.
 
 use tiger_kernels::Cpu;
-use tiger_kernels::ops::rmsnorm::{add_rmsnorm, rmsnorm, rmsnorm_backward};
+use tiger_kernels::ops::rmsnorm::{add_rmsnorm, rmsnorm, rmsnorm_backward, rmsnorm_heads, rmsnorm_heads_backward};
 use tiger_kernels::ops::rope::{Heads, RopeRows, Turn, rope};
-use tiger_kernels::ops::rows::RowsMut;
+use tiger_kernels::ops::rows::{Rows, RowsMut};
 use tiger_kernels::ops::swiglu::{swiglu, swiglu_backward};
 
 use crate::support::{Random, assert_close, assert_same, differences, dot, fast, same_everywhere, wide};
@@ -84,6 +84,66 @@ fn rmsnorm_survives_large_and_zero_rows() {
     rmsnorm(&fast(), &x, &[1.0; 32], EPS, &mut y);
     assert_eq!(y[..32], [0.0; 32]);
     assert_close(&y[32..], &[1.0; 32], FORWARD, "constant row");
+}
+
+/// Rows, heads, head size, columns before and after the heads.
+const HEADS: [(usize, usize, usize, usize, usize); 5] =
+    [(1, 1, 16, 0, 0), (3, 2, 20, 5, 3), (4, 3, 64, 64, 1), (2, 5, 6, 0, 7), (70, 4, 128, 128, 16)];
+
+/// The heads' columns of every row, one after the other.
+fn columns(x: &[f32], stride: usize, part: std::ops::Range<usize>) -> Vec<f32> {
+    x.chunks(stride).flat_map(|row| row[part.clone()].to_vec()).collect()
+}
+
+#[test]
+fn every_head_is_normed_as_a_row_of_its_own_and_nothing_else_is_touched() {
+    let mut random = Random(5);
+    for (t, count, size, column, rest) in HEADS {
+        let (heads, stride, part) = (Heads { count, size }, column + count * size + rest, column..column + count * size);
+        let (x, w) = (random.vec(t * stride), random.vec(size));
+        let normed = |cpu: &Cpu, x: &[f32]| {
+            let mut x = x.to_vec();
+            rmsnorm_heads(cpu, RowsMut { data: &mut x, stride, column }, heads, &w, EPS);
+            x
+        };
+        let y = same_everywhere(|cpu| normed(cpu, &x));
+        let before = columns(&x, stride, part.clone());
+        let mut expected = vec![0.0; before.len()];
+        rmsnorm(&fast(), &before, &w, EPS, &mut expected);
+        assert_same(&columns(&y, stride, part.clone()), &expected, "heads as rows");
+        assert_close(&expected, &rmsnorm_f64(&wide(&before), &wide(&w)), FORWARD, "heads");
+        for outside in [0..column, part.end..stride] {
+            assert_same(&columns(&y, stride, outside.clone()), &columns(&x, stride, outside), "columns beside the heads");
+        }
+        rows_alone(&x, stride, stride, normed);
+    }
+}
+
+#[test]
+fn gradients_of_normed_heads_match_differences() {
+    let mut random = Random(6);
+    for (t, count, size, column, rest) in HEADS {
+        let (heads, width, stride) = (Heads { count, size }, count * size, column + count * size + rest);
+        let (x, w, dy) = (random.vec(t * (width + 2)), random.vec(size), random.vec(t * stride));
+        let backward = |cpu: &Cpu| {
+            let mut dx = dy.clone();
+            let x = Rows { data: &x, stride: width + 2, column: 1 };
+            rmsnorm_heads_backward(cpu, x, heads, &w, EPS, RowsMut { data: &mut dx, stride, column });
+            dx
+        };
+        let dx = same_everywhere(backward);
+        for outside in [0..column, column + width..stride] {
+            assert_same(&columns(&dx, stride, outside.clone()), &columns(&dy, stride, outside), "columns beside the heads");
+        }
+        let [before, dy_heads] = [columns(&x, width + 2, 1..1 + width), columns(&dy, stride, column..column + width)];
+        let mut as_rows = vec![0.0; before.len()];
+        rmsnorm_backward(&fast(), &before, &w, EPS, &dy_heads, &mut as_rows);
+        assert_same(&columns(&dx, stride, column..column + width), &as_rows, "gradients of rows of their own");
+        if t * width < 1000 {
+            let expected = differences(&wide(&before), |x| dot(&rmsnorm_f64(x, &wide(&w)), &wide(&dy_heads)));
+            assert_close(&as_rows, &expected, GRADIENT, "dx");
+        }
+    }
 }
 
 fn rope_f64(x: &[f64], d: usize, cos: &[f64], sin: &[f64]) -> Vec<f64> {
