@@ -31,6 +31,7 @@ CASES = {
     "qwen2_biases_f32.bf16": (HERE.parent / "model/qwen2_biases_f32", HERE, "bf16"),
     "qwen3_tied_f32.bf16": (HERE.parent / "model/qwen3_tied_f32", HERE, "bf16"),
     "qwen3_untied_bf16.q8_0": (HERE.parent / "model/qwen3_untied_bf16", HERE, "q8_0"),
+    "qwen25_yarn_f32.bf16": (HERE.parent / "model/qwen25_yarn_f32", HERE, "bf16"),
     "all_biases_f16.q8_0": (HERE.parent / "model/all_biases_f16", HERE, "q8_0"),
     "odd_ffn_linear_rope_f32.q8_0": (HERE.parent / "model/odd_ffn_linear_rope_f32", HERE, "q8_0"),
 }
@@ -106,7 +107,13 @@ def check(name, program, base, tokenizer, kind):
             "{}.attention.head_count_kv", "{}.attention.key_length", "{}.rope.dimension_count", "{}.context_length", "{}.vocab_size")}
         want = [arch, config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads, config.num_key_value_heads,
                 getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads] * 2
-        assert list(found.values()) == want[:7] + [want[6], config.max_position_embeddings, config.vocab_size], found
+        rope = config.rope_parameters
+        context = config.max_position_embeddings
+        if rope["rope_type"] == "yarn":
+            context = int(rope["factor"] * rope["original_max_position_embeddings"])
+            scaling = {key: field(f"{arch}.rope.scaling.{key}") for key in ("type", "factor", "original_context_length")}
+            assert scaling == dict(type="yarn", factor=rope["factor"], original_context_length=rope["original_max_position_embeddings"]), scaling
+        assert list(found.values()) == want[:7] + [want[6], context, config.vocab_size], found
         assert numpy.float32(field(f"{arch}.attention.layer_norm_rms_epsilon")) == numpy.float32(config.rms_norm_eps)
         assert field(f"{arch}.rope.freq_base") == config.rope_parameters["rope_theta"]
         if config.rope_parameters["rope_type"] == "linear":

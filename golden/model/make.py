@@ -28,6 +28,10 @@ def plain(theta):
     return dict(rope_type="default", rope_theta=theta)
 
 
+def yarn(theta, original_max_position_embeddings=32, **more):
+    return dict(rope_type="yarn", rope_theta=theta, original_max_position_embeddings=original_max_position_embeddings, **more)
+
+
 QWEN3 = dict(hidden_size=48, num_key_value_heads=2, head_dim=32, rms_norm_eps=1e-6, rope_parameters=plain(1e6), attention_bias=False,
              use_sliding_window=False, sliding_window=None, max_window_layers=2)
 MISTRAL = dict(hidden_size=40, num_key_value_heads=2, head_dim=16, intermediate_size=140, rope_parameters=plain(1e6))
@@ -52,6 +56,13 @@ CASES = {
     "qwen3_tied_f32": (Qwen3Config, QWEN3 | dict(tie_word_embeddings=True), torch.float32, 4),
     "qwen3_untied_bf16": (Qwen3Config, QWEN3 | dict(num_key_value_heads=1), torch.bfloat16, 4),
     "qwen3_biases_f32": (Qwen3Config, QWEN3 | dict(num_attention_heads=3, num_key_value_heads=3, head_dim=20, attention_bias=True), torch.float32, 3),
+    # YaRN as the cards of Qwen 2.5 and 3 recommend it, and with every parameter of its own. Ramps begin and end inside the channels.
+    "qwen25_yarn_f32": (Qwen2Config, dict(hidden_size=48, num_attention_heads=3, num_key_value_heads=1, max_position_embeddings=32, rms_norm_eps=1e-6,
+                                          tie_word_embeddings=True, rope_parameters=yarn(1e4, factor=4.0)), torch.float32, 3),
+    "qwen3_yarn_f32": (Qwen3Config, QWEN3 | dict(num_key_value_heads=1, tie_word_embeddings=True, rope_parameters=yarn(
+        1e4, factor=2.5, original_max_position_embeddings=64, beta_fast=4.0, beta_slow=1.5, attention_factor=1.3, truncate=False)), torch.float32, 3),
+    "llama_yarn_f32": (LlamaConfig, dict(hidden_size=40, num_attention_heads=2, num_key_value_heads=1, rope_parameters=yarn(
+        1e4, factor=8.0, beta_fast=3.0, mscale=1.0, mscale_all_dim=0.4)), torch.float32, 3),
     "mistral_f32": (MistralConfig, MISTRAL | dict(sliding_window=None), torch.float32, 4),
     # Written as transformers 4 did; the first sequence is as long as the window, and so is the context.
     "mistral_window_old_f32": (MistralConfig, MISTRAL | dict(sliding_window=64), torch.float32, 4),

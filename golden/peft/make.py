@@ -30,6 +30,7 @@ CASES = {
     "rslora_subset": ("llama3_rope_f32", dict(r=5, lora_alpha=7, use_rslora=True, target_modules=["q_proj", "self_attn.v_proj", "up_proj"],
                                              rank_pattern={"up_proj": 2})),
     "one_layer": ("mha_untied_f32", dict(r=3, lora_alpha=6, target_modules=["model.layers.1.self_attn.o_proj", "model.layers.0.mlp.gate_proj"])),
+    "normed_heads": ("qwen3_untied_bf16", dict(r=4, lora_alpha=8, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"])),
     "regex_targets": ("all_biases_f16", dict(r=2, lora_alpha=4, target_modules=r".*layers\.0\.(self_attn\.(q|k)_proj|mlp\.down_proj)")),
 }
 

@@ -226,6 +226,10 @@ test('settings are saved one by one', async () => {
   await page.getByText('Set is the model that pages begin with.').waitFor();
   const now = await server.call<ModelInfo>('GET', `/v1/models/${model.id}`);
   expect(now).toMatchObject({ description: 'Answers briefly', temperature: 0.5, default_model: true });
+  // An emptied number is the base's again.
+  await temperature.fill('');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await expect.poll(async () => (await server.call<ModelInfo>('GET', `/v1/models/${model.id}`)).temperature).toBe(model.temperature);
   await page.getByRole('switch', { name: 'The model that pages begin with' }).uncheck();
   await page.getByText('Set is no longer the default.').waitFor();
   await visit.expectAccessible('the settings of a model');

@@ -42,6 +42,7 @@ test('pictures', async () => {
     ['model-history', `/models/${PIRATE.id}?view=history`],
     ['model-compare', `/models/${PIRATE.id}?view=compare`],
     ['models', '/models'],
+    ['models-import', '/models', importing],
     ['model', `/models/${PIRATE.id}`],
     ['keys', '/keys'],
     ['usage', '/usage'],
@@ -79,6 +80,16 @@ test('pictures', async () => {
 async function makeSailor(server: Server): Promise<void> {
   await server.call('DELETE', `/v1/models/${SAILOR.id}`).catch(() => undefined);
   await server.call('POST', '/v1/models', { name: SAILOR.name, description: '', parent_model: 'tiger-nano', seed: 5 });
+}
+
+/** Both files chosen, not sent. */
+async function importing(page: Page): Promise<void> {
+  const config = { r: 16, target_modules: ['q_proj', 'v_proj'], base_model_name_or_path: 'Tiger-Nano' };
+  const files = { 'adapter_config.json': JSON.stringify(config), 'adapter_model.safetensors': 'x'.repeat(1_212_416) };
+  await page.getByRole('button', { name: 'Import an adapter' }).first().click();
+  const given = Object.entries(files).map(([name, content]) => ({ name, mimeType: '', buffer: Buffer.from(content) }));
+  await page.locator('input[type=file]').setInputFiles(given);
+  await page.waitForTimeout(400);
 }
 
 /** Answers to the six examples, rated by a rule. */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -15,7 +16,7 @@ import pytest
 import tigercity
 from tigercity import AsyncTigerCity, TigerCity, _retry
 
-Answer = Union[httpx.Response, httpx.TransportError]
+Answer = Union[httpx.Response, httpx.RequestError]
 
 TRAINED = {
     **{name: 0.0 for name in ("loss", "policy_loss", "kl_loss", "kl_parent", "kl_sampler", "entropy", "frac_tapered", "frac_capped")},
@@ -219,6 +220,12 @@ def test_what_is_sent(world: World) -> None:
     assert json.loads(request.content) == {"model": "m", "messages": messages, "temperature": 0, "stop": ["a"]}
 
 
+def test_none_takes_a_default_back(world: World) -> None:
+    world.answers = [httpx.Response(200, json=MODEL)]
+    world.sync().models.update("m", temperature=None, description="another")
+    assert json.loads(world.requests[0].content) == {"temperature": None, "description": "another"}
+
+
 def test_names_are_encoded(world: World) -> None:
     world.answers = [httpx.Response(200, json=MODEL)]
     world.sync().models.get("My Model/ä")
@@ -276,6 +283,24 @@ def test_an_error_of_something_else(world: World) -> None:
     world.answers = [httpx.Response(200, text="<html>")]
     with pytest.raises(tigercity.UnexpectedAnswerError, match="base URL"):
         generate(world.sync())
+    world.answers = [httpx.DecodingError("incorrect header")]
+    with pytest.raises(tigercity.UnexpectedAnswerError, match="decompressed"):
+        generate(world.sync())
+
+
+def test_errors_can_be_copied(world: World) -> None:
+    world.answers = [failure(429, retry_after="9")]
+    with pytest.raises(tigercity.RateLimitError) as caught:
+        generate(world.sync(max_retries=0))
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copied), copied.retry_after, copied.param) == (str(caught.value), 9, "field")
+
+
+def test_a_model_without_a_name_is_no_path(world: World) -> None:
+    for name in ("", None, 3):
+        with pytest.raises(tigercity.TigerCityError, match="`model` must be"):
+            world.sync().models.delete(name)  # type: ignore[arg-type]
+    assert world.requests == []
 
 
 def test_connection_errors(world: World) -> None:

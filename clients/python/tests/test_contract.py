@@ -21,6 +21,7 @@ REQUESTS = {
     "GenerateParams": ("GenerateRequest", {"stream"}),
     "TrainParams": ("TrainRequest", {"stream"}),
     "CreateModelParams": ("CreateModelRequest", {"stream"}),
+    "ImportAdapterParams": ("ImportForm", {"adapter_config", "adapter_model"}),
     "UpdateModelParams": ("PatchModelRequest", set()),
     "EvaluateParams": ("EvaluateRequest", {"stream"}),
     "EvaluatePrompt": ("EvaluatePrompt", set()),
@@ -72,7 +73,8 @@ def test_requests(name: str) -> None:
 
 def test_nothing_is_left_out() -> None:
     known = {kind.__name__ for kind in ANSWERS} | {schema for schema, _ in REQUESTS.values()} | NOT_CLASSES
-    assert set(SCHEMAS) == known
+    files = {name for name, schema in SCHEMAS.items() if schema.get("format") == "binary"}
+    assert set(SCHEMAS) - files == known
 
 
 @pytest.mark.parametrize("literal", ["Role", "StopReason", "ModelStatus", "Objective"])

@@ -79,13 +79,13 @@ def test_every_byte_alone(stream: dict[str, Any]) -> None:
 class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A body that comes in pieces, and perhaps breaks off."""
 
-    def __init__(self, pieces: list[bytes], breaks: bool = False) -> None:
+    def __init__(self, pieces: list[bytes], breaks: Optional[httpx.RequestError] = None) -> None:
         self.pieces, self.breaks, self.closed = pieces, breaks, False
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self.pieces
         if self.breaks:
-            raise httpx.ReadError("connection reset")
+            raise self.breaks
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self:
@@ -180,12 +180,25 @@ def test_text_is_of_the_first_response() -> None:
 
 def test_a_broken_connection_is_an_interrupted_stream() -> None:
     data = TEXT["text"].encode()
-    with sync_client(Pieces([data[:100]], breaks=True)).generate_stream(model="m", messages=[]) as stream:
+    with sync_client(Pieces([data[:100]], breaks=httpx.ReadError("connection reset"))).generate_stream(model="m", messages=[]) as stream:
         with pytest.raises(tigercity.StreamInterruptedError, match="connection reset"):
             stream.final()
     # After the last chunk nothing is lost.
-    with sync_client(Pieces([data + b"\n"], breaks=True)).generate_stream(model="m", messages=[]) as stream:
+    with sync_client(Pieces([data + b"\n"], breaks=httpx.ReadError("connection reset"))).generate_stream(model="m", messages=[]) as stream:
         assert stream.final().id == TEXT["final"]["id"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (httpx.ReadTimeout("timed out"), tigercity.APITimeoutError),
+        (httpx.DecodingError("incorrect header"), tigercity.UnexpectedAnswerError),
+    ],
+)
+def test_what_ends_a_stream_is_of_this_package(error: httpx.RequestError, kind: type[tigercity.TigerCityError]) -> None:
+    with sync_client(Pieces([], breaks=error)).generate_stream(model="m", messages=[]) as stream:
+        with pytest.raises(kind):
+            stream.final()
 
 
 def test_leaving_hangs_up() -> None:
@@ -207,5 +220,5 @@ def test_what_is_no_json_is_an_error() -> None:
 
 def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tigercity._lines.MAX_LINE_BYTES", 100)
-    with pytest.raises(ValueError, match="longer than 100 bytes"):
+    with pytest.raises(tigercity.UnexpectedAnswerError, match="longer than 100 bytes"):
         list(Lines().push(b"x" * 101))

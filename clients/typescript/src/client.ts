@@ -2,7 +2,7 @@
 import { TigerCityError } from './errors.js';
 import { type CallOptions, Models } from './models.js';
 import { GenerateStream, trainStream, type TrainStream } from './stream.js';
-import { type Call, json, open, type Settings } from './transport.js';
+import { type Call, json, open, randomKey, type Settings } from './transport.js';
 import type { GenerateParams, GenerateResponse, TrainParams, TrainResponse } from './types.js';
 
 const DEFAULT_BASE_URL = 'http://localhost:45678';
@@ -29,27 +29,33 @@ export interface TrainOptions extends CallOptions {
 
 export class TigerCity {
   readonly models: Models;
-  readonly apiKey: string;
   readonly baseURL: string;
   readonly timeout: number;
   readonly maxRetries: number;
-  private readonly settings: Settings;
+  // Truly private, so that no log of this object has the key.
+  readonly #options: ClientOptions;
+  readonly #settings: Settings;
 
-  constructor(private readonly options: ClientOptions = {}) {
-    this.apiKey = checkedKey(options.apiKey ?? variable('TIGER_API_KEY'));
+  constructor(options: ClientOptions = {}) {
+    this.#options = options;
+    const apiKey = checkedKey(options.apiKey ?? variable('TIGER_API_KEY'));
     this.baseURL = checkedURL(options.baseURL ?? (variable('TIGER_BASE_URL') || DEFAULT_BASE_URL));
     this.timeout = checkedNumber('timeout', options.timeout ?? DEFAULT_TIMEOUT_MS);
     this.maxRetries = checkedNumber('maxRetries', options.maxRetries ?? 2);
-    const { apiKey, baseURL, timeout, maxRetries } = this;
+    const { baseURL, timeout, maxRetries } = this;
     // Browsers want `fetch` called on nothing.
     const fetch: Settings['fetch'] = (input, init) => (options.fetch ?? globalThis.fetch)(input, init);
-    this.settings = { apiKey, baseURL, timeout, maxRetries, fetch };
-    this.models = new Models(this.settings);
+    this.#settings = { apiKey, baseURL, timeout, maxRetries, fetch };
+    this.models = new Models(this.#settings);
+  }
+
+  get apiKey(): string {
+    return this.#settings.apiKey;
   }
 
   /** A client with other options. */
   withOptions(options: ClientOptions): TigerCity {
-    return new TigerCity({ ...this.options, ...options });
+    return new TigerCity({ ...this.#options, ...options });
   }
 
   /** Generates one or (`n`) several responses to a conversation. */
@@ -57,13 +63,13 @@ export class TigerCity {
   generate(params: GenerateParams & { stream?: false }, options?: CallOptions): Promise<GenerateResponse>;
   async generate(params: GenerateParams & { stream?: boolean }, options?: CallOptions): Promise<GenerateResponse | GenerateStream> {
     if (params.stream) return await this.generateStream(params, options);
-    return await json(this.settings, { method: 'POST', path: '/v1/generate_response', body: params, ...options });
+    return await json(this.#settings, { method: 'POST', path: '/v1/generate_response', body: params, ...options });
   }
 
   /** The response while it is made. */
   async generateStream(params: GenerateParams, options?: CallOptions): Promise<GenerateStream> {
     const body = { ...params, stream: true };
-    return new GenerateStream(await open(this.settings, { method: 'POST', path: '/v1/generate_response', body, ...options }));
+    return new GenerateStream(await open(this.#settings, { method: 'POST', path: '/v1/generate_response', body, ...options }));
   }
 
   /** Trains one's own model on responses with rewards. Tries of one call train once, and so do calls with one `idempotencyKey`. */
@@ -71,22 +77,17 @@ export class TigerCity {
   train(params: TrainParams & { stream?: false }, options?: TrainOptions): Promise<TrainResponse>;
   async train(params: TrainParams & { stream?: boolean }, options?: TrainOptions): Promise<TrainResponse | TrainStream> {
     if (params.stream) return await this.trainStream(params, options);
-    return await json(this.settings, training(params, options));
+    return await json(this.#settings, training(params, options));
   }
 
   /** The same with progress. */
   async trainStream(params: TrainParams, options?: TrainOptions): Promise<TrainStream> {
-    return trainStream(await open(this.settings, training({ ...params, stream: true }, options)));
+    return trainStream(await open(this.#settings, training({ ...params, stream: true }, options)));
   }
 }
 
 function training(body: unknown, { idempotencyKey = randomKey(), signal }: TrainOptions = {}): Call {
   return { method: 'POST', path: '/v1/train', body, headers: { 'idempotency-key': idempotencyKey }, signal };
-}
-
-/** 32 hexadecimal digits; `crypto.randomUUID` is missing on pages without TLS. */
-function randomKey(): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
 function variable(name: string): string | undefined {

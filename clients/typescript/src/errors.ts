@@ -21,7 +21,7 @@ export class APIConnectionError extends TigerCityError {}
 /** The server took longer than `timeout`. */
 export class APITimeoutError extends APIConnectionError {}
 
-/** A stream ended without its last chunk: what came before is not complete. */
+/** An answer or a stream ended before its end: what came is not complete. */
 export class StreamInterruptedError extends APIConnectionError {}
 
 /** The caller's `signal` ended the call. */

@@ -18,7 +18,8 @@ export {
   UnprocessableEntityError,
 } from './errors.js';
 export type { ErrorBody } from './errors.js';
-export { type CallOptions, Models } from './models.js';
+export type { FileContent } from './form.js';
+export { type AdapterOptions, type CallOptions, Models } from './models.js';
 export { type CreateStream, type EvaluateStream, GenerateStream, Stream, type TrainStream } from './stream.js';
 export type * from './types.js';
 export { VERSION } from './version.js';

@@ -1,4 +1,5 @@
 // Cuts a byte stream into lines, wherever the network cut it, in a character too. Does not know what a line holds.
+import { UnexpectedAnswerError } from './errors.js';
 
 /** Longer lines are refused: a server that never ends a line would otherwise fill the memory. 64 Mi characters. */
 const MAX_LINE_CHARS = 64 * 1024 * 1024;
@@ -39,6 +40,6 @@ export class Lines {
   private keep(piece: string): void {
     if (piece) this.pieces.push(piece);
     this.chars += piece.length;
-    if (this.chars > MAX_LINE_CHARS) throw new RangeError(`a line of the stream is longer than ${MAX_LINE_CHARS} characters`);
+    if (this.chars > MAX_LINE_CHARS) throw new UnexpectedAnswerError(`a line of the stream is longer than ${MAX_LINE_CHARS} characters`);
   }
 }

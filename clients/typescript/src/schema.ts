@@ -4,6 +4,136 @@
  */
 
 export interface paths {
+    "/v1/adapters": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Makes a model from a LoRA adapter in PEFT's form; its revision 0 has the adapter's weights. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody: {
+                content: {
+                    "multipart/form-data": components["schemas"]["ImportForm"];
+                };
+            };
+            responses: {
+                /** @description The model */
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ModelInfo"];
+                    };
+                };
+                /** @description The body is no form */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description No key, or an unknown or revoked one */
+                401: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description No such base */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The files took too long to arrive */
+                408: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The name is taken */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The files are too large */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description A part is invalid; `param` names it */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description Over a limit; `Retry-After` says when to try again */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description A defect of the server; the request id finds it in the log */
+                500: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The base's weights are not here, or the disk is full */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/generate_response": {
         parameters: {
             query?: never;
@@ -38,7 +168,10 @@ export interface paths {
                     content: {
                         "application/json": components["schemas"]["GenerateResponse"];
                         "application/x-ndjson": components["schemas"]["Chunk"];
-                        "text/event-stream": components["schemas"]["Chunk"];
+                        "text/event-stream": {
+                            data?: string;
+                            event?: string;
+                        };
                     };
                 };
                 /** @description The body is not JSON */
@@ -68,6 +201,15 @@ export interface paths {
                         "application/json": components["schemas"]["ErrorEnvelope"];
                     };
                 };
+                /** @description The body took too long to arrive */
+                408: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
                 /** @description The body is too large */
                 413: {
                     headers: {
@@ -88,6 +230,15 @@ export interface paths {
                 };
                 /** @description Over a limit; `Retry-After` says when to try again */
                 429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description A defect of the server; the request id finds it in the log */
+                500: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -147,6 +298,33 @@ export interface paths {
                         "application/json": components["schemas"]["ErrorEnvelope"];
                     };
                 };
+                /** @description Over a limit; `Retry-After` says when to try again */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description A defect of the server; the request id finds it in the log */
+                500: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The server is starting or stopping */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
             };
         };
         put?: never;
@@ -171,7 +349,10 @@ export interface paths {
                     };
                     content: {
                         "application/x-ndjson": components["schemas"]["Chunk"];
-                        "text/event-stream": components["schemas"]["Chunk"];
+                        "text/event-stream": {
+                            data?: string;
+                            event?: string;
+                        };
                     };
                 };
                 /** @description The model */
@@ -210,6 +391,15 @@ export interface paths {
                         "application/json": components["schemas"]["ErrorEnvelope"];
                     };
                 };
+                /** @description The body took too long to arrive */
+                408: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
                 /** @description The name is taken */
                 409: {
                     headers: {
@@ -219,8 +409,35 @@ export interface paths {
                         "application/json": components["schemas"]["ErrorEnvelope"];
                     };
                 };
+                /** @description The body is too large */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
                 /** @description A field is invalid; `param` names it */
                 422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description Over a limit; `Retry-After` says when to try again */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description A defect of the server; the request id finds it in the log */
+                500: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -274,6 +491,15 @@ export interface paths {
                         "application/json": components["schemas"]["ModelInfo"];
                     };
                 };
+                /** @description The path cannot be read */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
                 /** @description No key, or an unknown or revoked one */
                 401: {
                     headers: {
@@ -285,6 +511,33 @@ export interface paths {
                 };
                 /** @description No such model */
                 404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description Over a limit; `Retry-After` says when to try again */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description A defect of the server; the request id finds it in the log */
+                500: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The server is starting or stopping */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -318,6 +571,15 @@ export interface paths {
                         "application/json": components["schemas"]["DeleteModelResponse"];
                     };
                 };
+                /** @description The path cannot be read */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
                 /** @description No key, or an unknown or revoked one */
                 401: {
                     headers: {
@@ -338,6 +600,33 @@ export interface paths {
                 };
                 /** @description No such model */
                 404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description Over a limit; `Retry-After` says when to try again */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description A defect of the server; the request id finds it in the log */
+                500: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The server is starting or stopping */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -411,8 +700,53 @@ export interface paths {
                         "application/json": components["schemas"]["ErrorEnvelope"];
                     };
                 };
+                /** @description The body took too long to arrive */
+                408: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The body is too large */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
                 /** @description A field is invalid; `param` names it */
                 422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description Over a limit; `Retry-After` says when to try again */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description A defect of the server; the request id finds it in the log */
+                500: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The server is starting or stopping */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -456,7 +790,16 @@ export interface paths {
                     };
                     content: {
                         "application/json": Record<string, unknown>;
-                        "application/octet-stream": number[];
+                        "application/octet-stream": components["schemas"]["AdapterFile"];
+                    };
+                };
+                /** @description The path cannot be read */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
                     };
                 };
                 /** @description No key, or an unknown or revoked one */
@@ -497,6 +840,33 @@ export interface paths {
                 };
                 /** @description `revision` is invalid */
                 422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description Over a limit; `Retry-After` says when to try again */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description A defect of the server; the request id finds it in the log */
+                500: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The server is starting or stopping */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -551,7 +921,10 @@ export interface paths {
                     content: {
                         "application/json": components["schemas"]["EvaluateResponse"];
                         "application/x-ndjson": components["schemas"]["Chunk"];
-                        "text/event-stream": components["schemas"]["Chunk"];
+                        "text/event-stream": {
+                            data?: string;
+                            event?: string;
+                        };
                     };
                 };
                 /** @description The body is not JSON */
@@ -590,6 +963,15 @@ export interface paths {
                         "application/json": components["schemas"]["ErrorEnvelope"];
                     };
                 };
+                /** @description The body took too long to arrive */
+                408: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
                 /** @description That revision's weights are no longer kept */
                 409: {
                     headers: {
@@ -619,6 +1001,15 @@ export interface paths {
                 };
                 /** @description Over a limit; `Retry-After` says when to try again */
                 429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description A defect of the server; the request id finds it in the log */
+                500: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -680,6 +1071,15 @@ export interface paths {
                         "application/json": components["schemas"]["RevisionInfo"][];
                     };
                 };
+                /** @description The path cannot be read */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
                 /** @description No key, or an unknown or revoked one */
                 401: {
                     headers: {
@@ -709,6 +1109,33 @@ export interface paths {
                 };
                 /** @description `limit` or `before` is invalid */
                 422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description Over a limit; `Retry-After` says when to try again */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description A defect of the server; the request id finds it in the log */
+                500: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The server is starting or stopping */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -797,6 +1224,15 @@ export interface paths {
                         "application/json": components["schemas"]["ErrorEnvelope"];
                     };
                 };
+                /** @description The body took too long to arrive */
+                408: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
                 /** @description That revision's weights are no longer kept */
                 409: {
                     headers: {
@@ -806,8 +1242,44 @@ export interface paths {
                         "application/json": components["schemas"]["ErrorEnvelope"];
                     };
                 };
+                /** @description The body is too large */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
                 /** @description No such revision */
                 422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description Over a limit; `Retry-After` says when to try again */
+                429: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description A defect of the server; the request id finds it in the log */
+                500: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The server is starting or stopping */
+                503: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -860,7 +1332,10 @@ export interface paths {
                     content: {
                         "application/json": components["schemas"]["TrainResponse"];
                         "application/x-ndjson": components["schemas"]["Chunk"];
-                        "text/event-stream": components["schemas"]["Chunk"];
+                        "text/event-stream": {
+                            data?: string;
+                            event?: string;
+                        };
                     };
                 };
                 /** @description The body is not JSON */
@@ -892,6 +1367,15 @@ export interface paths {
                 };
                 /** @description No such model */
                 404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
+                /** @description The body took too long to arrive */
+                408: {
                     headers: {
                         [name: string]: unknown;
                     };
@@ -935,6 +1419,15 @@ export interface paths {
                         "application/json": components["schemas"]["ErrorEnvelope"];
                     };
                 };
+                /** @description A defect of the server; the request id finds it in the log */
+                500: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ErrorEnvelope"];
+                    };
+                };
                 /** @description Starting, draining, or the model's weights are not here */
                 503: {
                     headers: {
@@ -956,6 +1449,11 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * Format: binary
+         * @description For the document: bytes of a safetensors file.
+         */
+        AdapterFile: string;
         /**
          * @description How advantages are scaled.
          * @enum {string}
@@ -987,7 +1485,14 @@ export interface components {
             /** @enum {string} */
             type: "error";
         });
-        /** @description Makes a model. */
+        /**
+         * @description Makes a model.
+         * @example {
+         *       "description": "Talks like a pirate",
+         *       "name": "pirate",
+         *       "parent_model": "tiger-nano"
+         *     }
+         */
         CreateModelRequest: {
             /**
              * Format: double
@@ -1007,7 +1512,7 @@ export interface components {
              */
             learning_rate?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Default of generate requests.
              */
             max_tokens?: number | null;
@@ -1016,24 +1521,24 @@ export interface components {
             /** @description A base model, or one's own, whose learnt weights are then copied. */
             parent_model: string;
             /**
-             * Format: int32
+             * Format: uint32
              * @description LoRA rank, 1..256. Default: the parent's, or by its architecture.
              */
             rank?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Seed of the first weights. Default: random.
              */
             seed?: number | null;
             /** @description Answer in chunks. */
-            stream?: boolean;
+            stream?: boolean | null;
             /**
              * Format: double
              * @description Default of generate requests.
              */
             temperature?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Default of generate requests.
              */
             top_k?: number | null;
@@ -1070,7 +1575,7 @@ export interface components {
             /** @description Joined, these are exactly the content of the answer that is not streamed. */
             delta?: string | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Which of the `n` responses; absent means 0.
              */
             index?: number | null;
@@ -1119,40 +1624,59 @@ export interface components {
             /** @description Responses whose probability is wanted, at most 256. */
             responses?: string[] | null;
         };
-        /** @description Body of an evaluate request. */
+        /**
+         * @description Body of an evaluate request.
+         * @example {
+         *       "max_tokens": 32,
+         *       "prompts": [
+         *         {
+         *           "messages": [
+         *             {
+         *               "content": "What is the capital of France?",
+         *               "role": "user"
+         *             }
+         *           ],
+         *           "responses": [
+         *             "Arr, it be Paris!"
+         *           ]
+         *         }
+         *       ],
+         *       "samples": 2
+         *     }
+         */
         EvaluateRequest: {
             against?: components["schemas"]["Against"] | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Most tokens of one answer. Default: the model's own, else 512.
              */
             max_tokens?: number | null;
             /** @description 1..64 prompts. */
             prompts: components["schemas"]["EvaluatePrompt"][];
             /**
-             * Format: int64
+             * Format: uint64
              * @description The revision in question. Default: the newest.
              */
             revision?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Answers of each to each prompt, 0..16. Default 1; 0 only scores the given responses.
              */
             samples?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description The answers to prompt i (from 0) are drawn with seed + i, the same for both. Default: random.
              */
             seed?: number | null;
             /** @description Answer in chunks while it goes on. */
-            stream?: boolean;
+            stream?: boolean | null;
             /**
              * Format: double
              * @description 0..2. Default: the model's own.
              */
             temperature?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description The k most probable tokens; 0 keeps all. Default: the model's own.
              */
             top_k?: number | null;
@@ -1199,12 +1723,12 @@ export interface components {
             /** @description One for each prompt, in the request's order. */
             results: components["schemas"]["EvaluateResult"][];
             /**
-             * Format: int64
+             * Format: uint64
              * @description The revision in question.
              */
             revision: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Seed of the answers to the first prompt.
              */
             seed: number;
@@ -1226,7 +1750,7 @@ export interface components {
         /** @description What an evaluation took. */
         EvaluateUsage: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens of these that were not computed again.
              */
             cached_tokens: number;
@@ -1236,17 +1760,17 @@ export interface components {
              */
             duration: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens of the prompts, once for each side that answered.
              */
             input_tokens: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens sampled.
              */
             output_tokens: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens of responses that were scored, once for each side that scored.
              */
             scored_tokens: number;
@@ -1272,7 +1796,7 @@ export interface components {
             /** @description Why it ended. */
             stop_reason: components["schemas"]["StopReason"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens, the end of turn included.
              */
             tokens: number;
@@ -1299,17 +1823,29 @@ export interface components {
              */
             logprob_against: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens, the end of turn included.
              */
             tokens: number;
         };
-        /** @description Body of a generate request. */
+        /**
+         * @description Body of a generate request.
+         * @example {
+         *       "max_tokens": 32,
+         *       "messages": [
+         *         {
+         *           "content": "What is the capital of France?",
+         *           "role": "user"
+         *         }
+         *       ],
+         *       "model": "tiger-nano"
+         *     }
+         */
         GenerateRequest: {
             /** @description Also give each token with the log of its probability. */
-            logprobs?: boolean;
+            logprobs?: boolean | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Most tokens of one response. Default: what the context leaves, at most the model's own.
              */
             max_tokens?: number | null;
@@ -1323,31 +1859,31 @@ export interface components {
             /** @description A name or an id of the list of models. */
             model: string;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Independent responses, 1..64. Default 1.
              */
             n?: number | null;
             response_format?: components["schemas"]["ResponseFormat"] | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description The same seed and request give the same text. Default: random.
              */
             seed?: number | null;
             stop?: components["schemas"]["Stop"] | null;
             /** @description Answer in chunks while the text is made. */
-            stream?: boolean;
+            stream?: boolean | null;
             /**
              * Format: double
              * @description 0..2; 0 always takes the most probable token. Default: the model's own.
              */
             temperature?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description The k most probable tokens; 0 keeps all. Default: the model's own.
              */
             top_k?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description With `logprobs`: so many of the most probable tokens beside each, 0..20. Default 0.
              */
             top_logprobs?: number | null;
@@ -1374,7 +1910,7 @@ export interface components {
             /** @description With `n` > 1: all responses, the first included. */
             responses?: components["schemas"]["Sample"][] | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Revision that answered; 0 for a base model.
              */
             revision: number;
@@ -1388,7 +1924,7 @@ export interface components {
             /** @description Names this request. */
             id: string;
             /**
-             * Format: int32
+             * Format: uint32
              * @description With `n` > 1: 0, the response that the fields above belong to.
              */
             index?: number | null;
@@ -1399,7 +1935,7 @@ export interface components {
             /** @description With `n` > 1: how each response ended. `index` 0 is the one above. */
             responses?: components["schemas"]["StreamedSample"][] | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Revision that answered.
              */
             revision: number;
@@ -1407,6 +1943,25 @@ export interface components {
             stop_reason: components["schemas"]["StopReason"];
             /** @description What it took. */
             usage: components["schemas"]["Usage"];
+        };
+        /** @description The parts of the form. */
+        ImportForm: {
+            /**
+             * Format: binary
+             * @description The file `adapter_config.json`.
+             */
+            adapter_config: string;
+            /**
+             * Format: binary
+             * @description The file `adapter_model.safetensors`.
+             */
+            adapter_model: string;
+            /** @description What it is for. */
+            description?: string;
+            /** @description Name of the new model. */
+            name: string;
+            /** @description The base model that the adapter was trained on, id or name. */
+            parent_model: string;
         };
         /** @description Something loads, downloads or waits in line. */
         InfoChunk: {
@@ -1442,7 +1997,7 @@ export interface components {
             /** @description Name of the read-only model at its root. */
             base_model: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens of prompt and response together; absent while the weights are not on this machine.
              */
             context_length?: number | null;
@@ -1473,33 +2028,33 @@ export interface components {
              */
             learning_rate?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Most tokens of a response that does not ask for a number.
              */
             max_tokens?: number | null;
             /** @description Name, as given. */
             name: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Parameters of the base model; absent while the weights are not on this machine.
              */
             parameters?: number | null;
             /** @description Name of the model it was made from. */
             parent_model?: string | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description LoRA rank.
              */
             rank?: number | null;
             /** @description Base models cannot be trained, changed or deleted. */
             read_only: boolean;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Number of trainings so far.
              */
             revision?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes on the disk: the checkpoint of a base, the learnt weights of one's own.
              */
             size_bytes?: number | null;
@@ -1511,7 +2066,7 @@ export interface components {
              */
             temperature: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Default of requests that leave it out; 0 keeps all.
              */
             top_k?: number | null;
@@ -1536,7 +2091,13 @@ export interface components {
          * @enum {string}
          */
         ParentName: "parent";
-        /** @description Changes one's own model; what is left out stays. */
+        /**
+         * @description Changes one's own model; what is left out stays. `null` takes a default back: the parent's or base's own holds again.
+         * @example {
+         *       "description": "Talks like a pirate, always",
+         *       "temperature": 0.7
+         *     }
+         */
         PatchModelRequest: {
             /** @description The one selected at start-up. */
             default_model?: boolean | null;
@@ -1548,7 +2109,7 @@ export interface components {
              */
             learning_rate?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Default of generate requests.
              */
             max_tokens?: number | null;
@@ -1558,7 +2119,7 @@ export interface components {
              */
             temperature?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Default of generate requests.
              */
             top_k?: number | null;
@@ -1570,15 +2131,14 @@ export interface components {
         };
         /** @description A training or an evaluation goes on. */
         ProgressChunk: {
-            /** @description Numbers of the step; empty within one, and in an evaluation. */
-            metrics: Record<string, unknown>;
+            metrics: components["schemas"]["StepMetrics"] | Record<string, unknown>;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Step, from 1; of an evaluation, parts done.
              */
             step: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Steps asked for; of an evaluation, parts in all.
              */
             steps: number;
@@ -1630,7 +2190,7 @@ export interface components {
             /** @description Origin. */
             mode: components["schemas"]["ResponseMode"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Revisions between the sampling and this training.
              */
             staleness: number;
@@ -1651,15 +2211,14 @@ export interface components {
              * @description Unix seconds.
              */
             created: number;
-            /** @description The numbers of the training that made it: the fields of a train answer. */
-            metrics?: Record<string, unknown> | null;
+            metrics?: components["schemas"]["TrainResponse"] | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Number; 0 at creation.
              */
             revision: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description The revision whose weights it repeats, where it is a roll-back.
              */
             rolled_back_to?: number | null;
@@ -1694,10 +2253,15 @@ export interface components {
          * @enum {string}
          */
         Role: "system" | "user" | "assistant";
-        /** @description Makes an old revision's weights the newest revision. */
+        /**
+         * @description Makes an old revision's weights the newest revision.
+         * @example {
+         *       "revision": 0
+         *     }
+         */
         RollbackRequest: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Revision to go back to.
              */
             revision: number;
@@ -1769,9 +2333,9 @@ export interface components {
              * @description Share of the learning rate that the step took: less with few responses, groups of equal rewards, and punished responses that are improbable
              *     already.
              */
-            step_scale?: number;
+            step_scale: number;
         };
-        /** @description Stop strings: one, or a list of at most [`crate::limits::MAX_STOP_STRINGS`]. */
+        /** @description Stop strings: one, or a list of at most 4. */
         Stop: string | string[];
         /** @description End of a stream that went well; which fields follow depends on the endpoint. */
         StopChunk: components["schemas"]["TrainStop"] | components["schemas"]["EvaluateStop"] | components["schemas"]["GenerateStop"] | components["schemas"]["CreateStop"];
@@ -1783,7 +2347,7 @@ export interface components {
         /** @description One of several responses, as the last chunk sums it up (its text was streamed). */
         StreamedSample: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Which of the `n` responses.
              */
             index: number;
@@ -1802,7 +2366,7 @@ export interface components {
             /** @description Its text alone; where it is part of a character, with replacement characters. */
             token: string;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Id in the model's vocabulary.
              */
             token_id: number;
@@ -1819,7 +2383,7 @@ export interface components {
             /** @description Its text alone. */
             token: string;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Id in the model's vocabulary.
              */
             token_id: number;
@@ -1831,7 +2395,28 @@ export interface components {
             /** @description 1..256 responses. */
             responses: components["schemas"]["TrainedResponse"][];
         };
-        /** @description Body of a train request: `messages` + `responses`, or `batch`. */
+        /**
+         * @description Body of a train request: `messages` + `responses`, or `batch`.
+         * @example {
+         *       "messages": [
+         *         {
+         *           "content": "What is the capital of France?",
+         *           "role": "user"
+         *         }
+         *       ],
+         *       "model": "pirate",
+         *       "responses": [
+         *         {
+         *           "content": "Arr, it be Paris!",
+         *           "reward": 1
+         *         },
+         *         {
+         *           "content": "It is Paris.",
+         *           "reward": -1
+         *         }
+         *       ]
+         *     }
+         */
         TrainRequest: {
             advantage_scale?: components["schemas"]["AdvantageScale"] | null;
             baseline?: components["schemas"]["Baseline"] | null;
@@ -1843,11 +2428,11 @@ export interface components {
              */
             clip_high?: number | null;
             /** @description Computes everything and changes nothing; with `evaluate` the steps are taken on a copy, so that `logprob_after` says what would be. */
-            dry_run?: boolean;
+            dry_run?: boolean | null;
             /** @description Scores the responses again after the last step (`logprob_after`). Default true. */
             evaluate?: boolean | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Refuses with 409 when the model is at another revision.
              */
             if_revision?: number | null;
@@ -1886,17 +2471,17 @@ export interface components {
             /** @description 1..256 responses. */
             responses?: components["schemas"]["TrainedResponse"][] | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Seed of dropout. Default: random.
              */
             seed?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Optimizer steps, 1..16. Default 1.
              */
             steps?: number | null;
             /** @description Answer in chunks while training goes on. */
-            stream?: boolean;
+            stream?: boolean | null;
             /**
              * Format: double
              * @description Stops early when the drift since the call began exceeds it. Default 0.1.
@@ -1934,19 +2519,19 @@ export interface components {
             /** @description Per response, in the request's order. */
             responses: components["schemas"]["ResponseMetrics"][];
             /**
-             * Format: int64
+             * Format: uint64
              * @description The model's revision now.
              */
             revision: number;
             /** @description Rewards. */
             reward: components["schemas"]["RewardSummary"];
             /**
-             * Format: int32
+             * Format: uint32
              * @description Optimizer steps done; in a dry run on a copy.
              */
             steps: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens trained on.
              */
             trained_tokens: number;
@@ -1970,12 +2555,12 @@ export interface components {
              */
             duration: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Prompt tokens computed.
              */
             input_tokens: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens trained on.
              */
             trained_tokens: number;
@@ -1995,7 +2580,7 @@ export interface components {
         /** @description What a request took. */
         Usage: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens of the prompt that were not computed again.
              */
             cached_tokens: number;
@@ -2005,12 +2590,12 @@ export interface components {
              */
             duration: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens of the prompt.
              */
             input_tokens: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens sampled, all responses together, ends of turn included.
              */
             output_tokens: number;
@@ -2022,6 +2607,7 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type AdapterFile = components['schemas']['AdapterFile'];
 export type AdvantageScale = components['schemas']['AdvantageScale'];
 export type Against = components['schemas']['Against'];
 export type Baseline = components['schemas']['Baseline'];
@@ -2049,6 +2635,7 @@ export type EvaluatedResponse = components['schemas']['EvaluatedResponse'];
 export type GenerateRequest = components['schemas']['GenerateRequest'];
 export type GenerateResponse = components['schemas']['GenerateResponse'];
 export type GenerateStop = components['schemas']['GenerateStop'];
+export type ImportForm = components['schemas']['ImportForm'];
 export type InfoChunk = components['schemas']['InfoChunk'];
 export type LengthNorm = components['schemas']['LengthNorm'];
 export type Message = components['schemas']['Message'];

@@ -1,6 +1,7 @@
 // Sends a call over fetch until there is an answer that is no reason to try again: timeouts, tries, hanging up. Knows no endpoint.
 import { answerError, APIAbortError, APIConnectionError, APIStatusError, APITimeoutError } from './errors.js';
 import { StreamInterruptedError, type TigerCityError, UnexpectedAnswerError } from './errors.js';
+import type { Body, Form } from './form.js';
 import type { Source } from './stream.js';
 import { VERSION } from './version.js';
 
@@ -18,6 +19,8 @@ export interface Call {
   path: string;
   query?: Record<string, number | undefined>;
   body?: unknown;
+  /** In place of `body`. */
+  form?: Form;
   headers?: Record<string, string>;
   /** False: sending it twice may do more than sending it once, so it is repeated only where the first one was not worked on. */
   repeatable?: boolean;
@@ -32,6 +35,9 @@ const LONGEST_RETRY_AFTER_S = 60;
 const LASTING = new Set(['not_downloaded', 'load_failed', 'out_of_memory', 'disk_full']);
 // What Node calls a connection that was never opened. Browsers do not tell.
 const UNSENT = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'UND_ERR_CONNECT_TIMEOUT']);
+
+// The same of one that the other side ended.
+const BROKEN = new Set(['EPIPE', 'ECONNRESET', 'UND_ERR_SOCKET']);
 
 /** The answer's whole body. */
 export async function send(settings: Settings, call: Call): Promise<Uint8Array> {
@@ -93,7 +99,8 @@ export function pauseMs(thrown: unknown, call: Call, attempt: number, random: ()
   return Math.min(FIRST_PAUSE_MS * 2 ** attempt, LONGEST_PAUSE_MS) * (1 - random() / 4);
 }
 
-function worthRetrying(thrown: unknown, { repeatable = true }: Call): boolean {
+function worthRetrying(thrown: unknown, { repeatable = true, form }: Call): boolean {
+  if (form && !form.unused) return false;
   if (thrown instanceof APIConnectionError) return repeatable || unsent(thrown);
   if (!(thrown instanceof APIStatusError) || LASTING.has(thrown.code ?? '')) return false;
   // An earlier try of the same training still runs; when it has ended the key gives its answer.
@@ -113,6 +120,11 @@ function codeOf(thrown: unknown): string {
   const { code, cause, errors } = (thrown ?? {}) as { code?: unknown; cause?: unknown; errors?: unknown[] };
   if (typeof code === 'string') return code;
   return cause ? codeOf(cause) : errors?.length ? codeOf(errors[0]) : '';
+}
+
+/** 32 hexadecimal digits; `crypto.randomUUID` is missing on pages without TLS. */
+export function randomKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
 function aborted(signal: AbortSignal): APIAbortError {
@@ -138,18 +150,31 @@ function unreachable(url: string, cause: unknown): APIConnectionError {
   return new APIConnectionError(`cannot reach ${url}: ${reason(cause)}; does \`tiger serve\` run there?`, { cause });
 }
 
+/** A server that refuses a large body before its end may be gone before its answer is read. */
+function unsentWhole(url: string, cause: unknown): APIConnectionError {
+  if (!BROKEN.has(codeOf(cause))) return unreachable(url, cause);
+  const message = `the connection to ${url} ended while the files were sent (${codeOf(cause)}); is the key right, have they less than 1 GiB?`;
+  return new APIConnectionError(message, { cause });
+}
+
 function interrupted(_: string, cause: unknown): APIConnectionError {
   return new StreamInterruptedError(`the connection failed before the answer was complete: ${reason(cause)}`, { cause });
 }
 
 function reason(thrown: unknown): string {
-  return codeOf(thrown) || (thrown instanceof Error ? thrown.message : String(thrown));
+  const code = codeOf(thrown);
+  if (code) return code;
+  const cause = thrown instanceof Error && thrown.cause instanceof Error ? thrown.cause : thrown;
+  return cause instanceof Error ? cause.message : String(cause);
 }
+
+type Sent = Partial<Body> & { headers: Record<string, string> };
 
 /** One try: a request, its timer and what ends it. */
 class Exchange {
   private readonly controller = new AbortController();
   private timer: ReturnType<typeof setTimeout> | undefined;
+  private release: (() => void) | undefined;
   /** Why it was ended from this side. */
   private why: TigerCityError | undefined;
 
@@ -164,17 +189,20 @@ class Exchange {
     if (signal?.aborted) throw aborted(signal);
     signal?.addEventListener('abort', this.onAbort, { once: true });
     this.wait();
-    const response = await this.guarded(this.settings.fetch(this.url(), this.request()));
+    const response = await this.guarded(this.settings.fetch(this.url(), this.request()), this.call.form ? unsentWhole : unreachable);
     if (response.ok) return response;
     throw answerError(response.status, await this.guarded(response.text()), response.headers);
   }
 
   async whole(response: Response): Promise<Uint8Array> {
-    return new Uint8Array(await this.guarded(response.arrayBuffer()));
+    // Piece by piece, so that a long answer has time for as long as it comes.
+    const pieces: Uint8Array<ArrayBuffer>[] = [];
+    for await (const piece of this.pieces(response)) pieces.push(piece);
+    return new Uint8Array(await new Blob(pieces).arrayBuffer());
   }
 
   /** The body piece by piece; each piece winds the timer up again. */
-  async *pieces(response: Response): AsyncGenerator<Uint8Array> {
+  async *pieces(response: Response): AsyncGenerator<Uint8Array<ArrayBuffer>> {
     const reader = response.body?.getReader();
     try {
       while (reader) {
@@ -196,8 +224,9 @@ class Exchange {
     this.stop(new StreamInterruptedError('the stream was closed before its last chunk'));
   }
 
-  /** Takes timer and listener away. */
+  /** Takes timer and listener away, and reads what was to be sent no further. */
   end(): void {
+    this.release?.();
     clearTimeout(this.timer);
     this.call.signal?.removeEventListener('abort', this.onAbort);
   }
@@ -231,13 +260,20 @@ class Exchange {
     return this.settings.baseURL + this.call.path + (query && `?${query}`);
   }
 
-  private request(): RequestInit {
-    const headers: Record<string, string> = { authorization: `Bearer ${this.settings.apiKey}`, ...this.call.headers };
-    if (this.call.body !== undefined) headers['content-type'] = 'application/json';
+  private request(): RequestInit & { duplex?: 'half' } {
+    const { method, form } = this.call;
+    const { headers, release, ...body }: Sent = form?.body() ?? this.json();
+    this.release = release;
+    const all: Record<string, string> = { authorization: `Bearer ${this.settings.apiKey}`, ...headers, ...this.call.headers };
     // Browsers name themselves.
-    if ('process' in globalThis) headers['user-agent'] = `tigercity-typescript/${VERSION}`;
-    const body = this.call.body === undefined ? undefined : JSON.stringify(this.call.body);
-    // A key is not sent where an answer points.
-    return { method: this.call.method, headers, body, signal: this.controller.signal, redirect: 'manual' };
+    if ('process' in globalThis) all['user-agent'] = `tigercity-typescript/${VERSION}`;
+    // A key is not sent where an answer points. These two together spare the copy of the body that `fetch` keeps for a redirect.
+    const redirect: RequestInit = form ? { redirect: 'error', window: null } : { redirect: 'manual' };
+    return { method, headers: all, ...body, signal: this.controller.signal, ...redirect };
+  }
+
+  private json(): Sent {
+    if (this.call.body === undefined) return { headers: {} };
+    return { body: JSON.stringify(this.call.body), headers: { 'content-type': 'application/json' } };
   }
 }

@@ -1,4 +1,5 @@
 // The contract's types: from the OpenAPI document (`schema.ts` is generated), with what streams add. Fields keep the names of the wire.
+import type { FileContent } from './form.js';
 import type * as wire from './schema.js';
 
 export type {
@@ -42,6 +43,11 @@ export type GenerateParams = Omit<wire.GenerateRequest, 'stream'>;
 export type TrainParams = Omit<wire.TrainRequest, 'stream'>;
 /** Fields of `models.create`. */
 export type CreateModelParams = Omit<wire.CreateModelRequest, 'stream'>;
+/** Fields of `models.importAdapter`; `parent_model` is the base that the adapter was trained on. */
+export type ImportAdapterParams = Omit<wire.ImportForm, 'adapter_config' | 'adapter_model'> & {
+  adapter_config: FileContent;
+  adapter_model: FileContent;
+};
 /** Fields of `models.update`. */
 export type UpdateModelParams = wire.PatchModelRequest;
 /** Fields of `models.evaluate`. */

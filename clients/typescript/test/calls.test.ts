@@ -1,6 +1,7 @@
 // Tries, headers, errors and options, over a `fetch` that answers from a list.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { inspect } from 'node:util';
 import * as tiger from 'tigercity';
 import { retryAfterS } from '../dist/errors.js';
 import { pauseMs } from '../dist/transport.js';
@@ -122,6 +123,17 @@ test('names are encoded', async () => {
   assert.equal(world.sent[0]?.url, 'http://tiger.test/v1/models/My%20Model%2F%C3%A4');
 });
 
+test('a model without a name is no path', async () => {
+  const { models } = new World().client();
+  for (const name of ['', undefined, null] as string[]) await assert.rejects(models.delete(name), /`model` must be the id or name/);
+});
+
+test('no log has the key', () => {
+  const client = new World().client({ apiKey: 'secret' });
+  assert.doesNotMatch(inspect(client, { depth: 9 }) + JSON.stringify(client), /secret/);
+  assert.equal(client.apiKey, 'secret');
+});
+
 test('revisions come page by page', async () => {
   const page = (...numbers: number[]) => ok(numbers.map((revision) => ({ revision })));
   const all = new World([page(5, 4), page(3, 2, 1), page(0)]);
@@ -193,6 +205,22 @@ test('a timeout, before the answer and within it', async () => {
   const client = new World().client({ fetch: endless(true), timeout: 20, maxRetries: 0 });
   const stream = await client.generateStream({ model: 'm', messages: MESSAGES });
   await assert.rejects(stream.final(), tiger.APITimeoutError);
+});
+
+test('a slow answer has time for as long as it comes', async () => {
+  const slowly: typeof globalThis.fetch = async (_, init) => {
+    const text = new TextEncoder().encode('[{"id":"m"}]');
+    let at = 0;
+    const pull = async (body: ReadableStreamDefaultController<Uint8Array>) => {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      if (at < text.length) body.enqueue(text.slice(at, ++at));
+      else body.close();
+    };
+    const start = (body: ReadableStreamDefaultController<Uint8Array>) =>
+      init?.signal?.addEventListener('abort', () => body.error(new DOMException('aborted', 'AbortError')));
+    return new Response(new ReadableStream({ start, pull }));
+  };
+  assert.deepEqual(await new World().client({ fetch: slowly, timeout: 150, maxRetries: 0 }).models.list(), [{ id: 'm' }]);
 });
 
 test('a signal ends a call, a stream and a pause', async () => {

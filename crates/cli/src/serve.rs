@@ -40,6 +40,8 @@ pub async fn run(global: &Global, args: Serve) -> Result<(), Failure> {
     })?;
     let address = listener.local_addr().map_err(|e| Failure::because("cannot read the listening address", e))?;
     let app = App::open(config).await?;
+    // Before anything is said of it; `serve` looks again.
+    app.check_address(address).await?;
     let hints = hints(&app, address, &data_dir).await?;
     // Before the line that scripts wait for: once it is printed, a signal is always answered by a drain.
     let stop = stop_signal()?;

@@ -31,6 +31,33 @@ pub enum RopeScaling {
         /// Context that the frequencies were trained for, tokens.
         original_context: usize,
     },
+    /// High frequencies kept, low ones divided, a ramp over the channels between; queries and keys scaled (YaRN, Peng et al. 2023, section 3.4).
+    Yarn {
+        /// Divisor of the low frequencies.
+        factor: f64,
+        /// Turns over the original context from which a frequency is kept.
+        beta_fast: f64,
+        /// Turns over the original context below which it is divided whole.
+        beta_slow: f64,
+        /// Whether the ramp begins and ends at whole channels.
+        truncate: bool,
+        /// What cosines and sines are multiplied by, so that scores are by its square.
+        attention_factor: f64,
+        /// Context that the frequencies were trained for, tokens.
+        original_context: usize,
+    },
+}
+
+impl RopeScaling {
+    /// YaRN's factor of cosines and sines where a file gives none: 0.1 ln(factor) + 1 (the paper's √(1/t)).
+    pub fn yarn_attention_factor(factor: f64) -> f64 {
+        yarn_mscale(factor, 1.0)
+    }
+}
+
+/// That with a weight on the logarithm.
+pub(crate) fn yarn_mscale(factor: f64, weight: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 }
 }
 
 /// Sizes and switches of one decoder. Letters as everywhere: C channels, H heads, D head size, F ffn, V vocab.

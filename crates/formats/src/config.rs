@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::architecture::{Architecture, Rope, RopeScaling};
+use crate::architecture::{Architecture, Rope, RopeScaling, yarn_mscale};
 use crate::error::{FormatError, quoted};
 use crate::fields::{Fields, file_label, parse_object, read_limited};
 
@@ -29,6 +29,9 @@ const EPSILON: RangeInclusive<f64> = 1e-12..=1e-1;
 const THETA: RangeInclusive<f64> = 1.0..=1e12;
 const FACTOR: RangeInclusive<f64> = 1.0..=1e6;
 const RAMP: RangeInclusive<f64> = 1e-3..=1e6;
+/// YaRN's factor of cosines and sines, and the weights that it may be made of.
+const ATTENTION_FACTOR: RangeInclusive<f64> = 1e-3..=1e3;
+const MSCALE: RangeInclusive<f64> = 0.0..=1e2;
 
 /// Window and number of lower layers without one, where a file that needs them names none: the families' published defaults.
 const DEFAULT_WINDOW: usize = 4096;
@@ -171,6 +174,8 @@ fn architecture(fields: &Fields<'_>, family: Family) -> Result<Architecture, For
     // The other families have biases or none, whatever the file says.
     let on = |field: &str, families: &[Family]| Ok::<_, FormatError>(families.contains(&family) && fields.flag(field)? == Some(true));
     let attention_bias = on("attention_bias", &[Family::Llama, Family::Qwen3])?;
+    let context = fields.integer("max_position_embeddings", CONTEXT)?.unwrap_or(family.default_context());
+    let rope = rope(fields, context)?;
     Ok(Architecture {
         hidden,
         layers: fields.required_integer("num_hidden_layers", LAYERS)?,
@@ -180,8 +185,8 @@ fn architecture(fields: &Fields<'_>, family: Family) -> Result<Architecture, For
         ffn: fields.required_integer("intermediate_size", FFN)?,
         vocab: fields.required_integer("vocab_size", VOCAB)?,
         norm_eps: fields.number("rms_norm_eps", EPSILON)?.unwrap_or(1e-6) as f32,
-        rope: rope(fields)?,
-        context_length: fields.integer("max_position_embeddings", CONTEXT)?.unwrap_or(family.default_context()),
+        context_length: stretched(context, &rope.scaling),
+        rope,
         tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
         qkv_bias: family == Family::Qwen2 || attention_bias,
         o_bias: attention_bias,
@@ -190,8 +195,19 @@ fn architecture(fields: &Fields<'_>, family: Family) -> Result<Architecture, For
     })
 }
 
-/// Rotary parameters, old style (`rope_theta` beside `rope_scaling`) or new (`rope_parameters`).
-fn rope(fields: &Fields<'_>) -> Result<Rope, FormatError> {
+/// Cards of models ask people to add YaRN to the configuration and to leave `max_position_embeddings` as it is: the context is then what YaRN
+/// makes of the one that was trained.
+fn stretched(context: usize, scaling: &RopeScaling) -> usize {
+    match scaling {
+        RopeScaling::Yarn { factor, original_context, .. } => {
+            context.max((*original_context as f64 * factor).min(*CONTEXT.end() as f64) as usize)
+        }
+        _ => context,
+    }
+}
+
+/// Rotary parameters, old style (`rope_theta` beside `rope_scaling`) or new (`rope_parameters`). `context` is the configured one, tokens.
+fn rope(fields: &Fields<'_>, context: usize) -> Result<Rope, FormatError> {
     let outer_theta = fields.number("rope_theta", THETA)?;
     let old = fields.object("rope_scaling")?;
     let new = fields.object("rope_parameters")?;
@@ -206,19 +222,24 @@ fn rope(fields: &Fields<'_>) -> Result<Rope, FormatError> {
     }
     let scaling = match (&old, &new) {
         (Some(a), Some(b)) => {
-            let (a, b) = (scaling(a)?, scaling(b)?);
+            let (a, b) = (scaling(a, context)?, scaling(b, context)?);
             if a != b {
                 return Err(fields.invalid("rope_scaling", "contradicts rope_parameters"));
             }
             a
         }
-        (Some(one), None) | (None, Some(one)) => scaling(one)?,
+        (Some(one), None) | (None, Some(one)) => scaling(one, context)?,
         (None, None) => RopeScaling::None,
     };
-    Ok(Rope { theta: theta.or(outer_theta).unwrap_or(10_000.0), scaling })
+    let theta = theta.or(outer_theta).unwrap_or(10_000.0);
+    // All frequencies are one there, and YaRN divides by the logarithm.
+    if theta == 1.0 && matches!(scaling, RopeScaling::Yarn { .. }) {
+        return Err(fields.invalid("rope_theta", "must be above 1 beside a yarn scaling"));
+    }
+    Ok(Rope { theta, scaling })
 }
 
-fn scaling(p: &Fields<'_>) -> Result<RopeScaling, FormatError> {
+fn scaling(p: &Fields<'_>, context: usize) -> Result<RopeScaling, FormatError> {
     if p.number("partial_rotary_factor", 0.0..=1.0)?.is_some_and(|f| f != 1.0) {
         return Err(p.unsupported("partial_rotary_factor", "a partly rotated head", "1.0"));
     }
@@ -240,10 +261,30 @@ fn scaling(p: &Fields<'_>) -> Result<RopeScaling, FormatError> {
                 original_context: p.required_integer("original_max_position_embeddings", CONTEXT)?,
             })
         }
-        Some(other) => Err(p.unsupported(field, quoted(other), "default, linear, llama3")),
+        Some("yarn") => yarn(p, context),
+        Some(other) => Err(p.unsupported(field, quoted(other), "default, linear, llama3, yarn")),
         None if p.get("factor").is_none() && p.get("full_attention").is_none() => Ok(RopeScaling::None),
-        None => Err(p.invalid("rope_type", "is missing; supported: default, linear, llama3")),
+        None => Err(p.invalid("rope_type", "is missing; supported: default, linear, llama3, yarn")),
     }
+}
+
+/// YaRN with the defaults that transformers has.
+fn yarn(p: &Fields<'_>, context: usize) -> Result<RopeScaling, FormatError> {
+    let factor = p.required_number("factor", FACTOR)?;
+    let beta_fast = p.number("beta_fast", RAMP)?.unwrap_or(32.0);
+    let beta_slow = p.number("beta_slow", RAMP)?.unwrap_or(1.0);
+    if beta_fast < beta_slow {
+        return Err(p.invalid("beta_fast", format!("is {beta_fast}, must be at least beta_slow ({beta_slow})")));
+    }
+    let weights = (p.number("mscale", MSCALE)?.unwrap_or(0.0), p.number("mscale_all_dim", MSCALE)?.unwrap_or(0.0));
+    let attention_factor = match (p.number("attention_factor", ATTENTION_FACTOR)?, weights) {
+        (Some(given), _) => given,
+        (None, (one, all)) if one > 0.0 && all > 0.0 => yarn_mscale(factor, one) / yarn_mscale(factor, all),
+        (None, _) => RopeScaling::yarn_attention_factor(factor),
+    };
+    let original_context = p.integer("original_max_position_embeddings", CONTEXT)?.unwrap_or(context);
+    let truncate = p.flag("truncate")?.unwrap_or(true);
+    Ok(RopeScaling::Yarn { factor, beta_fast, beta_slow, truncate, attention_factor, original_context })
 }
 
 /// The sliding window of attention, tokens, where the model has layers with one. Within it attention is full in every layer, so that a context

@@ -193,9 +193,22 @@ impl Constraint {
             return Err(FormatError::invalid(FILE, "$", "must be an object"));
         };
         check_keywords(map, "$", 0)?;
-        let mut schema = map.clone();
-        schema.insert("x-guidance".to_owned(), json!({"whitespace_pattern": WHITE_SPACE}));
-        let grammar = TopLevelGrammar::from_json_schema(Value::Object(schema));
+        Self::of(env, TopLevelGrammar::from_json_schema(spaced(map)))
+    }
+
+    /// Any text, but what begins as a call of a tool goes on as one: see [`CallGrammar`].
+    pub fn calls(env: &TokEnv, calls: &CallGrammar) -> Result<Self, FormatError> {
+        if calls.schema.to_string().len() > MAX_SCHEMA_BYTES {
+            return Err(FormatError::invalid(FILE, "$", format!("is longer than {MAX_SCHEMA_BYTES} bytes")));
+        }
+        let Value::Object(map) = &calls.schema else {
+            return Err(FormatError::invalid(FILE, "$", "must be an object"));
+        };
+        check_keywords(map, "$", 0)?;
+        Self::of(env, TopLevelGrammar::from_lark(calls.lark(&spaced(map))))
+    }
+
+    fn of(env: &TokEnv, grammar: TopLevelGrammar) -> Result<Self, FormatError> {
         let parser = guard(|| env.factory.create_parser(grammar));
         let parser = parser.map_err(|problem| FormatError::invalid(FILE, "$", problem))?;
         let matcher = Matcher::new(Ok(parser));
@@ -231,6 +244,40 @@ impl Constraint {
     /// Whether the value is complete and nothing but an end-of-sequence token may follow.
     pub fn is_done(&self) -> bool {
         self.matcher.is_stopped() && !self.matcher.is_error()
+    }
+}
+
+fn spaced(schema: &Map<String, Value>) -> Value {
+    let mut schema = schema.clone();
+    schema.insert("x-guidance".to_owned(), json!({"whitespace_pattern": WHITE_SPACE}));
+    Value::Object(schema)
+}
+
+/// How a model that may answer in text or call tools writes a call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CallGrammar {
+    /// JSON schema of one call.
+    pub schema: Value,
+    /// Marks around each call, with text before it; without marks, a whole answer that begins with a brace is a call.
+    pub marks: Option<(&'static str, &'static str)>,
+    /// Without marks: an answer that begins with a bracket is a list of calls.
+    pub listed: bool,
+}
+
+impl CallGrammar {
+    /// The grammar in llguidance's dialect of Lark. The marks are fixed words of letters, `<`, `_`, `/` and `>`.
+    fn lark(&self, schema: &Value) -> String {
+        let Some((open, close)) = self.marks else {
+            let list = if self.listed { r#" | SPACE? "[" SPACE? call (SPACE? "," SPACE? call)* SPACE? "]" SPACE?"# } else { "" };
+            let bracket = if self.listed { r"\[" } else { "" };
+            return format!(
+                "start: TEXT? | SPACE? call SPACE?{list}\ncall: %json {schema}\nTEXT: /[ \\t\\r\\n]*[^{{{bracket} \\t\\r\\n](?s:.*)/\nSPACE: /[ \\t\\r\\n]{{1,8}}/\n"
+            );
+        };
+        let (open_re, close) = (open.replace('/', r"\/"), close);
+        format!(
+            "start: called* REST?\ncalled: opened SPACE? call SPACE? \"{close}\"\nopened[suffix=\"{open}\"]: ANY\ncall: %json {schema}\nANY: /(?s:.*)/\nREST: /(?s:.+)/ & ~/(?s:.*){open_re}(?s:.*)/\nSPACE: /[ \\t\\r\\n]{{1,8}}/\n"
+        )
     }
 }
 

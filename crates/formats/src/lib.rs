@@ -24,7 +24,7 @@ pub mod tokenizer;
 pub use architecture::{Architecture, Rope, RopeScaling};
 pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
-pub use constraint::{Constraint, TokEnv};
+pub use constraint::{CallGrammar, Constraint, TokEnv};
 pub use error::FormatError;
 pub use generation::GenerationConfig;
 pub use gguf::{Gguf, GgufFile, GgufType, TensorType};

@@ -3,7 +3,7 @@
 
 use tiger_formats::checkpoint::Checkpoint;
 use tiger_formats::safetensors::Dtype;
-use tiger_formats::{Architecture, FormatError, Module, PackedFile, RopeScaling, modules};
+use tiger_formats::{Architecture, FormatError, Module, PackedFile, Rope, RopeScaling, modules};
 use tiger_kernels::Cpu;
 use tiger_kernels::ops::attention::{AttentionShape, KvLayer, KvShape, KvType};
 use tiger_kernels::ops::linear::{Precision, Raw, RawType, Weight};
@@ -211,12 +211,16 @@ impl Model {
     /// Cosines and sines of each row's position, shared by all layers of a step.
     pub(crate) fn rope_rows(&self, positions: impl Iterator<Item = usize>) -> RopeRows {
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        let scale = match self.architecture.rope.scaling {
+            RopeScaling::Yarn { attention_factor, .. } => attention_factor as f32,
+            _ => 1.0,
+        };
         for position in positions {
             for frequency in &self.inverse_frequencies {
                 // The product in f32, then exact functions in f64: what transformers computes, up to its own rounding.
                 let angle = f64::from(position as f32 * frequency);
-                cos.push(angle.cos() as f32);
-                sin.push(angle.sin() as f32);
+                cos.push(angle.cos() as f32 * scale);
+                sin.push(angle.sin() as f32 * scale);
             }
         }
         RopeRows { cos, sin }
@@ -244,7 +248,7 @@ pub(crate) fn head_precision(precision: Precision) -> Precision {
 /// θ^(−2i/D) with the scaling of the config (Llama-3: Meta's reference `apply_scaling`, as published with Llama 3.1).
 fn inverse_frequencies(architecture: &Architecture) -> Vec<f32> {
     let d = architecture.head_dim;
-    let stretch = |frequency: f64| match &architecture.rope.scaling {
+    let stretch = |i: usize, frequency: f64| match &architecture.rope.scaling {
         RopeScaling::None => frequency,
         RopeScaling::Linear { factor } => frequency / factor,
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
@@ -258,8 +262,24 @@ fn inverse_frequencies(architecture: &Architecture) -> Vec<f32> {
                 (1.0 - smooth) * frequency / factor + smooth * frequency
             }
         }
+        RopeScaling::Yarn { factor, .. } => {
+            let divided = yarn_ramp(&architecture.rope, d, i);
+            frequency * (1.0 - divided) + frequency / factor * divided
+        }
     };
-    (0..d / 2).map(|i| stretch(architecture.rope.theta.powf(-2.0 * i as f64 / d as f64)) as f32).collect()
+    (0..d / 2).map(|i| stretch(i, architecture.rope.theta.powf(-2.0 * i as f64 / d as f64)) as f32).collect()
+}
+
+/// Share of channel `i` of D/2 that YaRN divides (arXiv 2309.00071, equations 17 to 23, with the ramp over channels as in the authors' code and
+/// in transformers): 0 up to the channel that turns `beta_fast` times over the original context, 1 from the one that turns `beta_slow` times.
+fn yarn_ramp(rope: &Rope, d: usize, i: usize) -> f64 {
+    let RopeScaling::Yarn { beta_fast, beta_slow, truncate, original_context, .. } = &rope.scaling else { return 0.0 };
+    let channel = |turns: f64| d as f64 * (*original_context as f64 / (turns * std::f64::consts::TAU)).ln() / (2.0 * rope.theta.ln());
+    let (low, high) = (channel(*beta_fast), channel(*beta_slow));
+    let (low, high) = if *truncate { (low.floor(), high.ceil()) } else { (low, high) };
+    let (low, high) = (low.max(0.0), high.min(d as f64 - 1.0));
+    let width = if low == high { 0.001 } else { high - low };
+    ((i as f64 - low) / width).clamp(0.0, 1.0)
 }
 
 /// Reads tensors of one checkpoint.

@@ -15,7 +15,7 @@ const F32_TOLERANCE: f64 = 1e-4;
 /// With bf16 weights, activations rounded to bf16 at each linear map.
 const BF16_TOLERANCE: f64 = 2e-2;
 
-const CASES: [(&str, Precision); 20] = [
+const CASES: [(&str, Precision); 23] = [
     ("mha_untied_f32", Precision::F32),
     ("gqa4_tied_bf16", Precision::F32),
     ("gqa4_tied_bf16", Precision::Bf16),
@@ -34,6 +34,9 @@ const CASES: [(&str, Precision); 20] = [
     ("qwen3_untied_bf16", Precision::F32),
     ("qwen3_untied_bf16", Precision::Bf16),
     ("qwen3_biases_f32", Precision::F32),
+    ("qwen25_yarn_f32", Precision::F32),
+    ("qwen3_yarn_f32", Precision::F32),
+    ("llama_yarn_f32", Precision::F32),
     ("mistral_f32", Precision::F32),
     ("mistral_window_old_f32", Precision::F32),
 ];

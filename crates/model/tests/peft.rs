@@ -11,10 +11,11 @@ use tiger_model::*;
 /// Largest relative error (norm of the difference over norm of the reference) in f32.
 const TOLERANCE: f64 = 1e-4;
 
-const CASES: [(&str, &str, usize); 4] = [
+const CASES: [(&str, &str, usize); 5] = [
     ("patterns", "qwen2_biases_f32", 9),
     ("rslora_subset", "llama3_rope_f32", 5),
     ("one_layer", "mha_untied_f32", 3),
+    ("normed_heads", "qwen3_untied_bf16", 4),
     ("regex_targets", "all_biases_f16", 2),
 ];
 

@@ -274,12 +274,15 @@ impl App {
     }
 
     /// A public address needs an owner first: else the first stranger to come could become one.
-    pub(crate) async fn check_address(&self, address: SocketAddr) -> Result<(), StartError> {
+    ///
+    /// # Errors
+    /// [`StartError::Address`], in words that say what to do.
+    pub async fn check_address(&self, address: SocketAddr) -> Result<(), StartError> {
         if address.ip().is_loopback() || self.store().has_owner().await? {
             return Ok(());
         }
         Err(StartError::Address(format!(
-            "{address} can be reached from other machines, but this server has no owner yet; start it on 127.0.0.1, create the owner's account with the link that it prints, then start it on {address}"
+            "{address} can be reached from other machines, but this server has no owner yet; create one first, with `tiger accounts owner NAME`, or on 127.0.0.1 with the link that is printed there, then start it on {address}"
         )))
     }
 }

@@ -8,6 +8,7 @@ use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tiger_engine::{EngineError, Rejected};
 use tiger_wire::{ErrorBody, ErrorCode, ErrorType};
 
@@ -235,32 +236,76 @@ where
     }
 }
 
-/// Reads JSON; the error names the field.
+/// Reads JSON; the error names the field. A whole number may be written as 3.0, which JSON does not tell from 3.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // Derived readers take an array of the fields, too.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|error| malformed(&error))?;
+        let message = "the body is an array; send an object as /openapi.json describes";
+        return Err(ApiError::new(ErrorType::Validation, ErrorCode::InvalidParameter, message));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let parsed: Result<T, _> = serde_path_to_error::deserialize(&mut deserializer);
-    let malformed = |error: &serde_json::Error| {
-        ApiError::new(ErrorType::InvalidRequest, ErrorCode::MalformedJson, format!("the body is not valid JSON: {error}"))
+    let value = match parsed {
+        Ok(value) => value,
+        Err(error) => return misshapen(bytes, error),
     };
-    let value = parsed.map_err(|error| {
-        let path = error.path().to_string();
-        let inner = error.into_inner();
-        // A value of the wrong type is found before the end is read; what is no JSON at all stays 400.
-        if let Err(broken) = serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
-            return malformed(&broken);
-        }
-        match inner.classify() {
-            serde_json::error::Category::Data => {
-                let param = field_of(&path, &inner.to_string());
-                let message: String = inner.to_string().chars().take(4 * QUOTE_CHARS).collect();
-                let error = ApiError::new(ErrorType::Validation, ErrorCode::InvalidParameter, message);
-                if param.is_empty() { error } else { error.param(param) }
-            }
-            _ => malformed(&inner),
-        }
-    })?;
     deserializer.end().map_err(|error| malformed(&error))?;
     Ok(value)
+}
+
+fn malformed(error: &serde_json::Error) -> ApiError {
+    ApiError::new(ErrorType::InvalidRequest, ErrorCode::MalformedJson, format!("the body is not valid JSON: {error}"))
+}
+
+/// What became of a body that is not read as it stands.
+fn misshapen<T: DeserializeOwned>(bytes: &[u8], error: serde_path_to_error::Error<serde_json::Error>) -> Result<T, ApiError> {
+    let path = error.path().to_string();
+    let inner = error.into_inner();
+    // A value of the wrong type is found before the end is read; what is no JSON at all stays 400.
+    if let Err(broken) = serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
+        return Err(malformed(&broken));
+    }
+    if inner.classify() != serde_json::error::Category::Data {
+        return Err(malformed(&inner));
+    }
+    let message = inner.to_string();
+    if let Some(value) = without_fractions(bytes)
+        && let Ok(value) = T::deserialize(value)
+    {
+        return Ok(value);
+    }
+    let param = field_of(&path, &message);
+    let message: String = message.chars().take(4 * QUOTE_CHARS).collect();
+    let error = ApiError::new(ErrorType::Validation, ErrorCode::InvalidParameter, message);
+    Err(if param.is_empty() { error } else { error.param(param) })
+}
+
+/// The body with its whole numbers written without a fraction; `None` where there was no such fraction.
+fn without_fractions(bytes: &[u8]) -> Option<Value> {
+    fn walk(value: &mut Value) -> bool {
+        match value {
+            Value::Number(number) => {
+                let Some(float) = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0) else { return false };
+                // The first numbers beyond u64 and of i64: what is there may have been rounded to it.
+                const END: f64 = 18_446_744_073_709_551_616.0;
+                const START: f64 = -9_223_372_036_854_775_808.0;
+                if (0.0..END).contains(&float) {
+                    *number = (float as u64).into();
+                } else if float > START && float < 0.0 {
+                    *number = (float as i64).into();
+                } else {
+                    return false;
+                }
+                true
+            }
+            Value::Array(all) => all.iter_mut().map(walk).filter(|changed| *changed).count() > 0,
+            Value::Object(all) => all.values_mut().map(walk).filter(|changed| *changed).count() > 0,
+            _ => false,
+        }
+    }
+    let mut value = serde_json::from_slice(bytes).ok()?;
+    walk(&mut value).then_some(value)
 }
 
 /// Where in the body serde stopped; for a missing or unknown field, that field.
@@ -274,5 +319,36 @@ fn field_of(path: &str, message: &str) -> String {
             if parent.is_empty() { name } else { format!("{parent}.{name}") }
         }
         _ => path.chars().take(2 * QUOTE_CHARS).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tiger_wire::{Against, EvaluateRequest};
+
+    use super::*;
+
+    fn read(text: &str) -> Result<EvaluateRequest, ApiError> {
+        parse_json(text.as_bytes())
+    }
+
+    #[test]
+    fn a_whole_number_may_have_a_fraction_of_nothing() {
+        let read_well =
+            read(r#"{"prompts": [{"messages": []}], "samples": 3.0, "against": 2e0, "temperature": 1.0, "seed": 7}"#).expect("a request");
+        assert_eq!(
+            (read_well.samples, read_well.against, read_well.temperature, read_well.seed),
+            (Some(3), Some(Against::Revision(2)), Some(1.0), Some(7))
+        );
+        for (body, param) in [
+            (r#"{"prompts": [], "samples": 3.5}"#, "samples"),
+            (r#"{"prompts": [], "samples": -3.0}"#, "samples"),
+            (r#"{"prompts": [], "seed": 1e30}"#, "seed"),
+            (r#"{"prompts": [], "samples": "3", "temperature": 1.0}"#, "samples"),
+        ] {
+            let error = read(body).expect_err("no request");
+            assert_eq!((error.kind(), error.named_param()), (ErrorType::Validation, Some(param)), "{body}");
+        }
+        assert_eq!(read(r#"{"prompts": [], "samples": 3.0"#).expect_err("no JSON").kind(), ErrorType::InvalidRequest);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tiger_engine::{Event, FinishReason, GenerateRequest as EngineRequest, Generation, Sampling, TokenMask};
-use tiger_formats::{Constraint, FormatError};
+use tiger_formats::{CallGrammar, Constraint, FormatError};
 use tiger_store::{NewSample, UsageRecord, sha256_hex};
 use tiger_wire::limits::{MAX_SAMPLES, MAX_STOP_STRINGS, MAX_TEMPERATURE, MAX_TOP_LOGPROBS};
 use tiger_wire::{
@@ -112,8 +112,10 @@ impl Plan {
             sink.info("Loading tokenizer", None, "loading").await?;
         }
         let front = base.front().await?;
-        let constraint = constraint(&front, &self.format).await?;
-        let prompt = prompt::prompt(Arc::clone(&front), &self.conversation, app.config().clock.unix_s(), constraint.is_some()).await?;
+        let constraint = constraint(&front, &self.format, self.conversation.calls.as_ref()).await?;
+        // One that may be text may be thought about.
+        let formed = self.format.kind != ResponseFormatType::Text;
+        let prompt = prompt::prompt(Arc::clone(&front), &self.conversation, app.config().clock.unix_s(), formed).await?;
         self.begin(app, front, prompt, constraint)
     }
 
@@ -211,7 +213,7 @@ fn check_sampling(target: &Target, request: &GenerateRequest) -> Result<Sampling
     let own_top_k = own.top_k.and_then(|top_k| u32::try_from(top_k).ok());
     Ok(Sampling {
         temperature: request.temperature.or(own.temperature).unwrap_or(temperature) as f32,
-        top_p: request.top_p.or(own.top_p).unwrap_or(top_p) as f32,
+        top_p: positive(request.top_p.or(own.top_p).unwrap_or(top_p)),
         top_k: request.top_k.or(own_top_k).or(top_k).unwrap_or(0),
         min_p: request.min_p.unwrap_or(0.0) as f32,
         seed: match request.seed {
@@ -221,9 +223,15 @@ fn check_sampling(target: &Target, request: &GenerateRequest) -> Result<Sampling
     })
 }
 
-/// A seed that nobody chose.
+/// A number above 0 in f32, above 0 there too.
+pub fn positive(value: f64) -> f32 {
+    (value as f32).max(f32::MIN_POSITIVE)
+}
+
+/// A seed that nobody chose: 53 bits, for answers tell it and JavaScript rounds larger numbers.
 pub fn random_seed() -> Result<u64, ApiError> {
-    getrandom::u64().map_err(|error| ApiError::internal(format!("no randomness: {error}")))
+    let bits = getrandom::u64().map_err(|error| ApiError::internal(format!("no randomness: {error}")))?;
+    Ok(bits >> 11)
 }
 
 fn check_format(format: ResponseFormat) -> Result<ResponseFormat, ApiError> {
@@ -250,15 +258,16 @@ fn check_format(format: ResponseFormat) -> Result<ResponseFormat, ApiError> {
 pub type Factory = Box<dyn Fn() -> Result<Box<dyn tiger_engine::Constraint>, String> + Send>;
 
 /// Compiles the grammar once, so that what it does not support is the caller's 422.
-async fn constraint(front: &Arc<Front>, format: &ResponseFormat) -> Result<Option<Factory>, ApiError> {
-    if format.kind == ResponseFormatType::Text {
+async fn constraint(front: &Arc<Front>, format: &ResponseFormat, calls: Option<&CallGrammar>) -> Result<Option<Factory>, ApiError> {
+    if format.kind == ResponseFormatType::Text && calls.is_none() {
         return Ok(None);
     }
     let env = front.tok_env().await?;
-    let schema = format.schema.clone();
-    let make = move || match &schema {
-        None => Constraint::json_object(&env),
-        Some(schema) => Constraint::json_schema(&env, schema),
+    let (kind, schema, calls) = (format.kind, format.schema.clone(), calls.cloned());
+    let make = move || match (kind, &schema, &calls) {
+        (ResponseFormatType::Text, _, Some(calls)) => Constraint::calls(&env, calls),
+        (_, Some(schema), _) => Constraint::json_schema(&env, schema),
+        _ => Constraint::json_object(&env),
     };
     let trial = tokio::task::spawn_blocking(move || make().map(|first| (first, make)));
     let refused = |error: FormatError| ApiError::refused(ErrorCode::UnsupportedSchema, "response_format.schema", error.to_string());

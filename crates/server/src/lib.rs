@@ -35,5 +35,5 @@ pub use config::{BaseFolder, Clock, Config};
 pub use limits::Limits;
 pub use page::file_names;
 pub use pulls::{OnProgress, Pull, PullProgress, Puller, Pulling};
-pub use router::{openapi, router};
+pub use router::router;
 pub use serve::serve;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tiger_formats::template::{Ending, Message as TemplateMessage, Render, Rendering};
-use tiger_formats::{ChatTemplate, FormatError};
+use tiger_formats::{CallGrammar, ChatTemplate, FormatError};
 use tiger_wire::{ErrorCode, Message, Role};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -37,13 +37,15 @@ pub struct Conversation {
     pub continues: bool,
     /// Text that the answer begins with, whatever the model would say.
     pub opening: String,
+    /// What calls must look like where the model may call or not.
+    pub calls: Option<CallGrammar>,
 }
 
 impl Conversation {
     /// The contract's messages.
     pub fn of(messages: &[Message]) -> Conversation {
         let continues = ending(messages) == Ending::ContinueFinal;
-        Conversation { messages: convert(messages), tools: None, continues, opening: String::new() }
+        Conversation { messages: convert(messages), tools: None, continues, opening: String::new(), calls: None }
     }
 
     fn ending(&self) -> Ending {

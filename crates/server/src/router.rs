@@ -17,7 +17,6 @@ use hyper::body::{Frame, SizeHint};
 use tiger_wire::ErrorEnvelope;
 use tiger_wire::limits::REQUEST_ID_HEADER;
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -25,11 +24,11 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::flight::Flight;
 use crate::limits::REQUEST_ID_CHARS;
-use crate::openai;
 use crate::routes::openai as openai_routes;
 use crate::routes::{
     account, accounts, adapter, adapters, chats, evaluate, generate, health, keys, models, pulls, revisions, train, usage,
 };
+use crate::{openai, openapi};
 
 /// The routes with their document.
 fn documented(app: &App) -> OpenApiRouter<App> {
@@ -72,21 +71,17 @@ fn documented(app: &App) -> OpenApiRouter<App> {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics_text))
         .layer(DefaultBodyLimit::max(limits.small_body_bytes));
-    OpenApiRouter::with_openapi(crate::openapi::document()).merge(generate).merge(train).merge(chat).merge(adapter).merge(small)
-}
-
-/// The OpenAPI document.
-pub fn openapi(app: &App) -> OpenApi {
-    documented(app).split_for_parts().1
+    OpenApiRouter::with_openapi(openapi::head()).merge(generate).merge(train).merge(chat).merge(adapter).merge(small)
 }
 
 /// Everything that answers.
 pub fn router(app: &App) -> Router {
     let (router, document) = documented(app).split_for_parts();
-    let document = Arc::new(document);
+    let document = openapi::finish(&document).map(|document| Bytes::from(document.to_string()));
+    let document = document.map_err(|error| ApiError::internal(format!("the OpenAPI document: {error}")));
     router
         .merge(crate::page::routes())
-        .route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
+        .route("/openapi.json", get(move || async move { document.map(|text| ([(header::CONTENT_TYPE, "application/json")], text)) }))
         .fallback(|| async { StatusCode::NOT_FOUND })
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(app.clone(), border))

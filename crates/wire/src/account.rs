@@ -20,6 +20,11 @@ pub struct CreateOwnerRequest {
     /// The token.
     pub token: String,
     /// Account's name.
+    #[schema(
+        min_length = 1,
+        max_length = 64,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
     pub name: String,
     /// Its password.
     pub password: String,
@@ -32,6 +37,11 @@ pub struct AcceptInvitationRequest {
     /// The invitation's token.
     pub invitation: String,
     /// Account's name.
+    #[schema(
+        min_length = 1,
+        max_length = 64,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
     pub name: String,
     /// Its password.
     pub password: String,
@@ -133,7 +143,11 @@ pub struct ApiKeyInfo {
 #[serde(deny_unknown_fields)]
 pub struct CreateKeyRequest {
     /// What it is for.
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(
+        min_length = 1,
+        max_length = 64,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
     pub name: String,
 }
 

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::object_or_default;
+
 use crate::{StopReason, Usage};
 
 /// Who wrote a message of a chat.
@@ -100,7 +102,8 @@ pub struct ChatDocument {
     #[serde(default)]
     pub system: String,
     /// How answers are sampled.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object_or_default")]
+    #[schema(value_type = Option<ChatSettings>)]
     pub settings: ChatSettings,
     /// The messages, parents before children.
     #[serde(default)]
@@ -125,7 +128,8 @@ pub struct UpdateChatRequest {
     #[serde(default)]
     pub system: String,
     /// How answers are sampled.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object_or_default")]
+    #[schema(value_type = Option<ChatSettings>)]
     pub settings: ChatSettings,
     /// The messages, parents before children.
     #[serde(default)]

@@ -11,9 +11,11 @@ use crate::{is_false, null_as_default};
 #[serde(deny_unknown_fields)]
 pub struct EvaluatePrompt {
     /// The conversation; the last message is from the user.
+    #[schema(min_items = 1)]
     pub messages: Vec<Message>,
     /// Responses whose probability is wanted, at most 256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 256)]
     pub responses: Option<Vec<String>>,
 }
 
@@ -45,8 +47,10 @@ impl Default for Against {
 /// Body of an evaluate request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"prompts": [{"messages": [{"role": "user", "content": "What is the capital of France?"}], "responses": ["Arr, it be Paris!"]}], "samples": 2, "max_tokens": 32}))]
 pub struct EvaluateRequest {
     /// 1..64 prompts.
+    #[schema(min_items = 1, max_items = 64)]
     pub prompts: Vec<EvaluatePrompt>,
     /// The revision in question. Default: the newest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,6 +72,7 @@ pub struct EvaluateRequest {
     pub top_p: Option<f64>,
     /// The k most probable tokens; 0 keeps all. Default: the model's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 4194304)]
     pub top_k: Option<u32>,
     /// Most tokens of one answer. Default: the model's own, else 512.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,6 +83,7 @@ pub struct EvaluateRequest {
     pub seed: Option<u64>,
     /// Answer in chunks while it goes on.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
+    #[schema(value_type = Option<bool>)]
     pub stream: bool,
 }
 

@@ -35,7 +35,7 @@ impl Message {
     }
 }
 
-/// Stop strings: one, or a list of at most [`crate::limits::MAX_STOP_STRINGS`].
+/// Stop strings: one, or a list of at most 4.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "a string or a list of strings")]
 pub enum Stop {
@@ -84,13 +84,16 @@ pub struct ResponseFormat {
 /// Body of a generate request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"model": "tiger-nano", "messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32}))]
 pub struct GenerateRequest {
     /// A name or an id of the list of models.
     pub model: String,
     /// The conversation; the last message is from the user, or an assistant message to continue.
+    #[schema(min_items = 1)]
     pub messages: Vec<Message>,
     /// Answer in chunks while the text is made.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
+    #[schema(value_type = Option<bool>)]
     pub stream: bool,
     /// 0..2; 0 always takes the most probable token. Default: the model's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,6 +105,7 @@ pub struct GenerateRequest {
     pub top_p: Option<f64>,
     /// The k most probable tokens; 0 keeps all. Default: the model's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 4194304)]
     pub top_k: Option<u32>,
     /// 0..1: tokens with at least this fraction of the best one's probability. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,6 +127,7 @@ pub struct GenerateRequest {
     pub n: Option<u32>,
     /// Also give each token with the log of its probability.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
+    #[schema(value_type = Option<bool>)]
     pub logprobs: bool,
     /// With `logprobs`: so many of the most probable tokens beside each, 0..20. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -34,7 +34,7 @@ pub const NDJSON: &str = "application/x-ndjson";
 pub const EVENT_STREAM: &str = "text/event-stream";
 /// Header of every answer that names the request in the logs.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
-/// Header that makes a train or create call safe to repeat.
+/// Header that makes a train call safe to repeat. (A create call is by its name: the second is refused.)
 pub const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";
 /// Header of an answer that was stored by an earlier call with the same key.
 pub const IDEMPOTENT_REPLAYED_HEADER: &str = "idempotent-replayed";

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{is_false, null_as_default};
+use crate::{given, is_false, null_as_default};
 
 /// Whether a model can answer now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -85,9 +85,10 @@ pub struct ModelInfo {
 /// Makes a model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "pirate", "description": "Talks like a pirate", "parent_model": "tiger-nano"}))]
 pub struct CreateModelRequest {
     /// Unique within the account, 1..64 characters, no control characters or `/`.
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[^/\\x00-\\x1f\\x7f-\\x9f]+$")]
     pub name: String,
     /// What it is for; may be empty.
     pub description: String,
@@ -99,7 +100,7 @@ pub struct CreateModelRequest {
     pub rank: Option<u32>,
     /// LoRA alpha. Default: 2 × rank.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(exclusive_minimum = 0)]
+    #[schema(exclusive_minimum = 0, maximum = 1000000)]
     pub alpha: Option<f64>,
     /// Dropout while training, 0 ≤ d < 1. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,6 +116,7 @@ pub struct CreateModelRequest {
     pub top_p: Option<f64>,
     /// Default of generate requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 4194304)]
     pub top_k: Option<u32>,
     /// Default of generate requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,42 +124,45 @@ pub struct CreateModelRequest {
     pub max_tokens: Option<u32>,
     /// Default of train requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(exclusive_minimum = 0)]
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     pub learning_rate: Option<f64>,
     /// Seed of the first weights. Default: random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// Answer in chunks.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
+    #[schema(value_type = Option<bool>)]
     pub stream: bool,
 }
 
-/// Changes one's own model; what is left out stays.
+/// Changes one's own model; what is left out stays. `null` takes a default back: the parent's or base's own holds again.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"description": "Talks like a pirate, always", "temperature": 0.7}))]
 pub struct PatchModelRequest {
     /// What it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// Default of generate requests.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 0, maximum = 2)]
-    pub temperature: Option<f64>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 2)]
+    pub temperature: Option<Option<f64>>,
     /// Default of generate requests.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(exclusive_minimum = 0, maximum = 1)]
-    pub top_p: Option<f64>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, exclusive_minimum = 0, maximum = 1)]
+    pub top_p: Option<Option<f64>>,
     /// Default of generate requests.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub top_k: Option<u32>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, maximum = 4194304)]
+    pub top_k: Option<Option<u32>>,
     /// Default of generate requests.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
-    pub max_tokens: Option<u32>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub max_tokens: Option<Option<u32>>,
     /// Default of train requests.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(exclusive_minimum = 0)]
-    pub learning_rate: Option<f64>,
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, exclusive_minimum = 0, maximum = 1)]
+    pub learning_rate: Option<Option<f64>>,
     /// The one selected at start-up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_model: Option<bool>,
@@ -189,13 +194,14 @@ pub struct RevisionInfo {
     pub available: bool,
     /// The numbers of the training that made it: the fields of a train answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<crate::train::TrainResponse>)]
     pub metrics: Option<serde_json::Value>,
 }
 
 /// Makes an old revision's weights the newest revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"revision": 0}))]
 pub struct RollbackRequest {
     /// Revision to go back to.
     pub revision: u64,

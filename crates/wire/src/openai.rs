@@ -5,11 +5,52 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::object;
+
+/// Kinds of parts that are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PartKind {
+    /// Of chat messages.
+    Text,
+    /// Of what the user says to a response.
+    InputText,
+    /// Of what the model said in a response.
+    OutputText,
+    /// Of an answer that was refused.
+    Refusal,
+}
+
+/// Who speaks in OpenAI's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Speaker {
+    /// Instructions, first only.
+    System,
+    /// Its newer name.
+    Developer,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+    /// The result of a call.
+    Tool,
+}
+
+/// The only kind of tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolKind {
+    /// A function with a JSON schema.
+    Function,
+}
+
 /// One part of a message's content; only text is taken.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ContentPart {
     /// `text`, `input_text`, `output_text` or `refusal`.
     #[serde(rename = "type")]
+    #[schema(value_type = PartKind)]
     pub kind: String,
     /// The text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,6 +83,7 @@ pub struct ToolCall {
     pub id: String,
     /// `function`.
     #[serde(rename = "type")]
+    #[schema(value_type = ToolKind)]
     pub kind: String,
     /// What was called.
     pub function: CalledFunction,
@@ -51,6 +93,7 @@ pub struct ToolCall {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ChatMessage {
     /// `system` or `developer` (first only), `user`, `assistant`, `tool`.
+    #[schema(value_type = Speaker)]
     pub role: String,
     /// Text; may be absent beside `tool_calls`.
     #[serde(default)]
@@ -74,6 +117,7 @@ pub struct ChatMessage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FunctionTool {
     /// 1..64 of a-z, A-Z, 0-9, `_`, `-`.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[a-zA-Z0-9_-]+$")]
     pub name: String,
     /// When to call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,7 +125,7 @@ pub struct FunctionTool {
     /// JSON schema of its arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Value>,
-    /// Taken and not needed: named and required calls always fit the schema.
+    /// Calls that the model may make or not (`auto`) fit the schema, too; named and required ones always do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
 }
@@ -91,6 +135,7 @@ pub struct FunctionTool {
 pub struct Tool {
     /// `function`.
     #[serde(rename = "type")]
+    #[schema(value_type = ToolKind)]
     pub kind: String,
     /// The function.
     pub function: FunctionTool,
@@ -107,39 +152,136 @@ pub struct StreamOptions {
     pub include_obfuscation: Option<bool>,
 }
 
+/// A schema with a name, as `response_format` has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NamedSchema {
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The JSON schema.
+    #[schema(value_type = Object)]
+    pub schema: Value,
+    /// Taken and not needed: the text always fits the schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
+}
+
+/// Shapes of `response_format`; read by hand, for errors that say what to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ChatFormat {
+    /// Any text.
+    Text,
+    /// One JSON object.
+    JsonObject,
+    /// JSON that a schema accepts.
+    JsonSchema {
+        /// The schema.
+        json_schema: NamedSchema,
+    },
+}
+
+/// Shapes of `text.format` of a response: as in chat completions, the schema a level higher.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ResponseTextFormat {
+    /// Any text.
+    Text,
+    /// One JSON object.
+    JsonObject,
+    /// JSON that a schema accepts.
+    JsonSchema(NamedSchema),
+}
+
+/// Shape of `text` of a response.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResponseText {
+    /// Constrains the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<ResponseTextFormat>,
+}
+
+/// Whether the model must call a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolMode {
+    /// It calls none.
+    None,
+    /// As it likes.
+    Auto,
+    /// It calls one.
+    Required,
+}
+
+/// The name of a function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FunctionName {
+    /// One of `tools`.
+    pub name: String,
+}
+
+/// Shapes of `tool_choice`; read by hand, for errors that say what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum ToolChoice {
+    /// By a word.
+    Mode(ToolMode),
+    /// This function.
+    Function {
+        /// `function`.
+        #[serde(rename = "type")]
+        #[schema(value_type = ToolKind)]
+        kind: String,
+        /// Which.
+        function: FunctionName,
+    },
+}
+
 /// Body of `POST /openai/v1/chat/completions`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"model": "tiger-nano", "messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32}))]
 pub struct ChatCompletionRequest {
     /// Id or name of a model.
     pub model: String,
     /// The conversation.
+    #[schema(min_items = 1)]
     pub messages: Vec<ChatMessage>,
     /// Server-sent events, ended by `[DONE]`.
     #[serde(default)]
     pub stream: Option<bool>,
     /// With `stream`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub stream_options: Option<StreamOptions>,
     /// 0..2.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
     /// Above 0, at most 1.
     #[serde(default)]
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
     /// Beyond OpenAI's: the most probable so many; 0 keeps all.
     #[serde(default)]
+    #[schema(maximum = 4194304)]
     pub top_k: Option<u32>,
     /// Beyond OpenAI's: 0..1.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
     pub min_p: Option<f64>,
     /// 1..64.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 64)]
     pub n: Option<u32>,
     /// Most tokens of an answer.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub max_tokens: Option<u32>,
     /// The newer name of `max_tokens`.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub max_completion_tokens: Option<u32>,
     /// A string or up to 4.
     #[serde(default)]
@@ -152,17 +294,18 @@ pub struct ChatCompletionRequest {
     pub logprobs: Option<bool>,
     /// With `logprobs`: so many of the most probable tokens, 0..20.
     #[serde(default)]
+    #[schema(maximum = 20)]
     pub top_logprobs: Option<u32>,
     /// `{"type": "text" | "json_object"}` or `{"type": "json_schema", "json_schema": {"name", "schema"}}`.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<ChatFormat>)]
     pub response_format: Option<Value>,
     /// Functions that the model may call.
     #[serde(default)]
     pub tools: Option<Vec<Tool>>,
     /// `none`, `auto`, `required`, or `{"type": "function", "function": {"name"}}`.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<ToolChoice>)]
     pub tool_choice: Option<Value>,
     /// Everything else, looked at by name.
     #[serde(flatten)]
@@ -402,6 +545,7 @@ pub enum CompletionPrompt {
 
 /// Body of `POST /openai/v1/completions`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"model": "tiger-nano", "prompt": "The capital of France", "max_tokens": 8}))]
 pub struct CompletionRequest {
     /// Id or name of a model.
     pub model: String,
@@ -411,25 +555,31 @@ pub struct CompletionRequest {
     #[serde(default)]
     pub stream: Option<bool>,
     /// With `stream`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub stream_options: Option<StreamOptions>,
     /// 0..2.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
     /// Above 0, at most 1.
     #[serde(default)]
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
     /// Beyond OpenAI's: 0 keeps all.
     #[serde(default)]
+    #[schema(maximum = 4194304)]
     pub top_k: Option<u32>,
     /// Beyond OpenAI's: 0..1.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
     pub min_p: Option<f64>,
     /// 1..64.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 64)]
     pub n: Option<u32>,
     /// Most tokens of an answer; 16 where left out, as OpenAI has it.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub max_tokens: Option<u32>,
     /// A string or up to 4.
     #[serde(default)]
@@ -439,6 +589,7 @@ pub struct CompletionRequest {
     pub seed: Option<i64>,
     /// Gives each token's log-probability, and so many alternatives, 0..5.
     #[serde(default)]
+    #[schema(maximum = 5)]
     pub logprobs: Option<u32>,
     /// Everything else, looked at by name.
     #[serde(flatten)]
@@ -492,6 +643,46 @@ pub struct Completion {
     pub usage: Option<CompletionUsage>,
 }
 
+/// Shapes of the items of a response's input; read by hand, for errors that say what to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum InputItem {
+    /// A message; `type` may be left out.
+    Message {
+        /// `message`.
+        #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<MessageKind>)]
+        kind: Option<String>,
+        /// Who speaks.
+        role: Speaker,
+        /// What is said.
+        content: Content,
+    },
+    /// What an earlier answer thought; left out.
+    Reasoning {
+        /// `reasoning`.
+        #[serde(rename = "type")]
+        #[schema(value_type = ReasoningKind)]
+        kind: String,
+    },
+}
+
+/// The type of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageKind {
+    /// A message.
+    Message,
+}
+
+/// The type of a thought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReasoningKind {
+    /// A thought.
+    Reasoning,
+}
+
 /// Input of a response: a text, or items.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "a text, or an array of messages")]
@@ -499,12 +690,13 @@ pub enum ResponseInput {
     /// A text of the user.
     Text(String),
     /// A conversation: messages, and items of earlier answers.
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<InputItem>)]
     Items(Vec<Value>),
 }
 
 /// Body of `POST /openai/v1/responses`, text only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"model": "tiger-nano", "input": "What is the capital of France?", "max_output_tokens": 32}))]
 pub struct ResponseRequest {
     /// Id or name of a model.
     pub model: String,
@@ -517,20 +709,23 @@ pub struct ResponseRequest {
     #[serde(default)]
     pub stream: Option<bool>,
     /// Taken with `stream`: events are not padded.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub stream_options: Option<StreamOptions>,
     /// 0..2.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
     /// Above 0, at most 1.
     #[serde(default)]
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
     /// Most tokens.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub max_output_tokens: Option<u32>,
     /// `{"format": {"type": "text" | "json_object" | "json_schema", …}}`.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<ResponseText>)]
     pub text: Option<Value>,
     /// `true` is OpenAI's default and taken, but nothing is stored: answers cannot be fetched again.
     #[serde(default)]
@@ -539,4 +734,88 @@ pub struct ResponseRequest {
     #[serde(flatten)]
     #[schema(ignore)]
     pub rest: Map<String, Value>,
+}
+
+/// Tokens that a response took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ResponseUsage {
+    /// Of the prompt.
+    pub input_tokens: u64,
+    /// Which were not computed again.
+    pub input_tokens_details: PromptTokensDetails,
+    /// Sampled.
+    pub output_tokens: u64,
+    /// Part of them.
+    pub output_tokens_details: OutputTokensDetails,
+    /// Both.
+    pub total_tokens: u64,
+}
+
+/// Part of the usage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutputTokensDetails {
+    /// Always 0: thoughts are not counted apart.
+    pub reasoning_tokens: u64,
+}
+
+/// Answer of `POST /openai/v1/responses`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResponseObject {
+    /// Names it.
+    pub id: String,
+    /// `response`.
+    pub object: String,
+    /// Unix seconds.
+    pub created_at: i64,
+    /// `completed`, or `incomplete` where a limit of tokens cut it; `in_progress` in a stream.
+    pub status: String,
+    /// Always null: errors are answers of their own.
+    #[schema(value_type = Option<Object>)]
+    pub error: Option<Value>,
+    /// Why it is incomplete.
+    #[schema(value_type = Option<Object>)]
+    pub incomplete_details: Option<Value>,
+    /// Always empty.
+    #[schema(value_type = Object)]
+    pub metadata: Value,
+    /// Id of the model.
+    pub model: String,
+    /// Thought, where there is some, and message.
+    #[schema(value_type = Vec<Object>)]
+    pub output: Vec<Value>,
+    /// Always false.
+    pub parallel_tool_calls: bool,
+    /// Always null: nothing is stored.
+    pub previous_response_id: Option<String>,
+    /// Always false.
+    pub store: bool,
+    /// Always `none`.
+    pub tool_choice: String,
+    /// Always empty.
+    #[schema(value_type = Vec<Object>)]
+    pub tools: Vec<Value>,
+    /// Always `disabled`.
+    pub truncation: String,
+    /// Null while it goes on.
+    pub usage: Option<ResponseUsage>,
+    /// As asked for.
+    pub instructions: Option<String>,
+    /// As asked for.
+    pub temperature: Option<f64>,
+    /// As asked for.
+    pub top_p: Option<f64>,
+    /// As asked for.
+    pub max_output_tokens: Option<u32>,
+    /// As asked for.
+    pub text: ResponseText,
+}
+
+/// An event of a streamed response; which fields it has besides depends on its type.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResponseEvent {
+    /// `response.created`, `response.output_text.delta`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// From 0.
+    pub sequence_number: u64,
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::{ObjectBuilder, OneOfBuilder, Ref};
 
 use crate::error::ErrorBody;
 use crate::evaluate::EvaluateResponse;
@@ -70,12 +71,18 @@ pub struct ProgressChunk {
     /// Steps asked for; of an evaluation, parts in all.
     pub steps: u32,
     /// Numbers of the step; empty within one, and in an evaluation.
-    #[schema(value_type = Object)]
+    #[schema(schema_with = metrics_schema)]
     pub metrics: StepMetricsOrEmpty,
 }
 
+/// `{}`, or the numbers: `derive` would call the unit variant null.
+fn metrics_schema() -> utoipa::openapi::Schema {
+    let empty = ObjectBuilder::new().max_properties(Some(0));
+    OneOfBuilder::new().item(Ref::from_schema_name("StepMetrics")).item(empty).build().into()
+}
+
 /// `{}` within a step, the step's numbers at its end.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum StepMetricsOrEmpty {
     /// The step's numbers.

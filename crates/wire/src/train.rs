@@ -17,6 +17,7 @@ pub struct TrainedResponse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
     /// Any finite number; only differences within a group count.
+    #[schema(minimum = -1000000000000.0, maximum = 1000000000000.0)]
     pub reward: f64,
 }
 
@@ -25,8 +26,10 @@ pub struct TrainedResponse {
 #[serde(deny_unknown_fields)]
 pub struct TrainGroup {
     /// The conversation; the last message is from the user.
+    #[schema(min_items = 1)]
     pub messages: Vec<Message>,
     /// 1..256 responses.
+    #[schema(min_items = 1, max_items = 256)]
     pub responses: Vec<TrainedResponse>,
 }
 
@@ -95,24 +98,28 @@ pub enum LengthNorm {
 /// Body of a train request: `messages` + `responses`, or `batch`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"model": "pirate", "messages": [{"role": "user", "content": "What is the capital of France?"}], "responses": [{"content": "Arr, it be Paris!", "reward": 1}, {"content": "It is Paris.", "reward": -1}]}))]
 pub struct TrainRequest {
     /// One's own model.
     pub model: String,
     /// The conversation; the last message is from the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1)]
     pub messages: Option<Vec<Message>>,
     /// 1..256 responses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, max_items = 256)]
     pub responses: Option<Vec<TrainedResponse>>,
     /// Groups trained as one step, in place of `messages` and `responses`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<Vec<TrainGroup>>,
     /// Answer in chunks while training goes on.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
+    #[schema(value_type = Option<bool>)]
     pub stream: bool,
     /// Learning rate of AdamW. Default: the model's own, else by its size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(exclusive_minimum = 0)]
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     pub learning_rate: Option<f64>,
     /// Optimizer steps, 1..16. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,16 +127,16 @@ pub struct TrainRequest {
     pub steps: Option<u32>,
     /// Stops early when the drift since the call began exceeds it. Default 0.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(exclusive_minimum = 0)]
+    #[schema(exclusive_minimum = 0, maximum = 1000000000)]
     pub target_kl: Option<f64>,
     /// Weight of the KL divergence to the parent. Default 0.05; 0 skips it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 1000000000)]
     pub kl_coefficient: Option<f64>,
     /// Running mean over the calls of the KL to the parent on sampled responses, nats per token, above which the model is not trained any further:
     /// `updated` is false, `reason` is `far_from_parent`. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(exclusive_minimum = 0)]
+    #[schema(exclusive_minimum = 0, maximum = 1000000000)]
     pub kl_limit: Option<f64>,
     /// `"group_mean"` (default), `"none"` or a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,7 +149,7 @@ pub struct TrainRequest {
     pub length_norm: Option<LengthNorm>,
     /// Cap of the importance weight of good responses, ≥ 1. Default 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 1000000000)]
     pub clip_high: Option<f64>,
     /// Probability below which the push on bad text fades, (0, 1]. Default 0.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,13 +157,14 @@ pub struct TrainRequest {
     pub negative_floor: Option<f64>,
     /// Clip of the global gradient norm. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(exclusive_minimum = 0)]
+    #[schema(exclusive_minimum = 0, maximum = 1000000000)]
     pub max_grad_norm: Option<f64>,
     /// `"tapered"` (default), `"importance_sampling"`, `"ppo"` or `"sft"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<Objective>,
     /// Computes everything and changes nothing; with `evaluate` the steps are taken on a copy, so that `logprob_after` says what would be.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
+    #[schema(value_type = Option<bool>)]
     pub dry_run: bool,
     /// Scores the responses again after the last step (`logprob_after`). Default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -195,6 +203,7 @@ pub struct StepMetrics {
     /// Share of the learning rate that the step took: less with few responses, groups of equal rewards, and punished responses that are improbable
     /// already.
     #[serde(default = "whole")]
+    #[schema(required)]
     pub step_scale: f64,
 }
 

@@ -25,6 +25,7 @@ from ._errors import (
     UnexpectedAnswerError,
     UnprocessableEntityError,
 )
+from ._form import FileContent
 from ._stream import AsyncGenerateStream, AsyncStream, GenerateStream, Stream
 from ._types import (
     AdapterFile,
@@ -48,6 +49,7 @@ from ._types import (
     GenerateParams,
     GenerateResponse,
     GenerateStop,
+    ImportAdapterParams,
     InfoChunk,
     Message,
     MessageParam,
@@ -106,11 +108,13 @@ __all__ = [
     "EvaluatedAnswer",
     "EvaluatedAnswers",
     "EvaluatedResponse",
+    "FileContent",
     "GenerateChunk",
     "GenerateParams",
     "GenerateResponse",
     "GenerateStop",
     "GenerateStream",
+    "ImportAdapterParams",
     "InfoChunk",
     "InternalServerError",
     "Message",

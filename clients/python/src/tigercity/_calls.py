@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from . import _types as t
 from ._decode import body, decode
-from ._errors import UnexpectedAnswerError
+from ._errors import TigerCityError, UnexpectedAnswerError
+from ._form import Form
 
 T = TypeVar("T")
 
@@ -25,6 +26,8 @@ class Call(Generic[T]):
     read: Callable[[bytes], T]
     """What the answer's body holds."""
     body: Optional[dict[str, Any]] = None
+    form: Optional[Form] = None
+    """In place of `body`."""
     query: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     repeatable: bool = True
@@ -56,6 +59,9 @@ def _json(content: bytes) -> object:
 
 
 def _model(model: str, rest: str = "") -> str:
+    # An empty one would be another path.
+    if not isinstance(model, str) or not model:
+        raise TigerCityError(f"`model` must be the id or name of a model; it is {model!r}")
     return f"/v1/models/{quote(model, safe='')}{rest}"
 
 
@@ -82,7 +88,8 @@ def create_model(params: Mapping[str, Any], stream: bool) -> Call[t.ModelInfo]:
 
 
 def update_model(model: str, params: Mapping[str, Any]) -> Call[t.ModelInfo]:
-    return Call("PATCH", _model(model), one(t.ModelInfo), body(params))
+    # Here None says something: it takes a default back.
+    return Call("PATCH", _model(model), one(t.ModelInfo), dict(params))
 
 
 def delete_model(model: str) -> Call[t.DeleteModelResponse]:
@@ -95,6 +102,10 @@ def rollback(model: str, revision: int) -> Call[t.ModelInfo]:
 
 def evaluate(model: str, params: Mapping[str, Any], stream: bool) -> Call[t.EvaluateResponse]:
     return Call("POST", _model(model, "/evaluate"), one(t.EvaluateResponse), body(params, stream))
+
+
+def import_adapter(form: Form) -> Call[t.ModelInfo]:
+    return Call("POST", "/v1/adapters", one(t.ModelInfo), form=form, headers=form.headers(), repeatable=False)
 
 
 def adapter(model: str, file: str, revision: Optional[int]) -> Call[bytes]:

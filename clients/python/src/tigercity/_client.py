@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Optional, TypeVar, Union, overload
 
@@ -14,6 +16,7 @@ from . import _calls, _retry, _stream
 from . import _types as t
 from ._calls import Call
 from ._errors import TigerCityError, answer_error
+from ._form import Form
 from ._models import AsyncModels, Models
 from ._version import VERSION
 
@@ -59,9 +62,14 @@ class _Base(Generic[Http]):
             self.base_url + call.path,
             params=call.query or None,
             json=call.body,
+            content=None if call.form is None else self._content(call.form),
             headers=headers,
             timeout=self.timeout,
         )
+
+    @staticmethod
+    def _content(form: Form) -> Union[Iterator[bytes], AsyncIterator[bytes]]:
+        raise NotImplementedError
 
     def _failed(self, response: httpx.Response) -> TigerCityError:
         request_id = response.headers.get("x-request-id")
@@ -154,11 +162,27 @@ class TigerCity(_Base[httpx.Client]):
     def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]) -> None:
         self.close()
 
+    @staticmethod
+    def _content(form: Form) -> Iterator[bytes]:
+        return form.pieces()
+
     def _send(self, call: Call[T]) -> T:
         return call.read(self._tried(call, stream=False).content)
 
     def _open(self, call: Call[Any]) -> httpx.Response:
         return self._tried(call, stream=True)
+
+    def _save(self, call: Call[bytes], path: Path) -> None:
+        """The answer's body as a new file, piece by piece."""
+        response = self._open(call)
+        try:
+            with path.open("xb") as file:
+                for piece in response.iter_bytes():
+                    file.write(piece)
+        except httpx.RequestError as error:
+            raise _stream.interrupted(error) from error
+        finally:
+            response.close()
 
     def _tried(self, call: Call[Any], stream: bool) -> httpx.Response:
         attempt = 0
@@ -173,7 +197,7 @@ class TigerCity(_Base[httpx.Client]):
             if stream and response.is_success:
                 return response
             response.read()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return _retry.connection_error(error, self.base_url)
         return response if response.is_success else self._failed(response)
 
@@ -256,11 +280,27 @@ class AsyncTigerCity(_Base[httpx.AsyncClient]):
     async def __aexit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]) -> None:
         await self.close()
 
+    @staticmethod
+    def _content(form: Form) -> AsyncIterator[bytes]:
+        return form.async_pieces()
+
     async def _send(self, call: Call[T]) -> T:
         return call.read((await self._tried(call, stream=False)).content)
 
     async def _open(self, call: Call[Any]) -> httpx.Response:
         return await self._tried(call, stream=True)
+
+    async def _save(self, call: Call[bytes], path: Path) -> None:
+        """The answer's body as a new file, piece by piece."""
+        response = await self._open(call)
+        try:
+            async with await anyio.open_file(path, "xb") as file:
+                async for piece in response.aiter_bytes():
+                    await file.write(piece)
+        except httpx.RequestError as error:
+            raise _stream.interrupted(error) from error
+        finally:
+            await response.aclose()
 
     async def _tried(self, call: Call[Any], stream: bool) -> httpx.Response:
         attempt = 0
@@ -275,7 +315,7 @@ class AsyncTigerCity(_Base[httpx.AsyncClient]):
             if stream and response.is_success:
                 return response
             await response.aread()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return _retry.connection_error(error, self.base_url)
         return response if response.is_success else self._failed(response)
 

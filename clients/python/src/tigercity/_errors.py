@@ -52,6 +52,10 @@ class APIStatusError(TigerCityError):
         self.retry_after = retry_after
         """Seconds after which the server wants to be asked again."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an exception is copied by its message alone.
+        return type(self), (self.status, self.body, self.retry_after)
+
     def __str__(self) -> str:
         what = f"{self.status} {self.code}" if self.code else str(self.status)
         request = f" (request {self.request_id})" if self.request_id else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ._errors import UnexpectedAnswerError
+
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """Longer lines are refused: a server that never ends a line would otherwise fill the memory."""
 
@@ -27,7 +29,7 @@ class Lines:
                 yield line
         del self._rest[:start]
         if len(self._rest) > MAX_LINE_BYTES:
-            raise ValueError(f"a line of the stream is longer than {MAX_LINE_BYTES} bytes")
+            raise UnexpectedAnswerError(f"a line of the stream is longer than {MAX_LINE_BYTES} bytes")
 
     def finish(self) -> Iterator[bytes]:
         """A last line without its end."""

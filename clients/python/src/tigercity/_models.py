@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, Optional, Union, overload
 
 from . import _calls, _stream
 from . import _types as t
+from ._form import CONFIG_FILE, WEIGHTS_FILE, FileContent, Folder, adapter_form, new_adapter_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -75,6 +76,37 @@ class Models:
     def evaluate_stream(self, model: str, **params: Unpack[t.EvaluateParams]) -> _stream.Stream[t.EvaluateChunk, t.EvaluateResponse]:
         """The same with progress."""
         return _stream.Stream(_stream.EVALUATE, self._client._open(_calls.evaluate(model, params, True)))
+
+    @overload
+    def import_adapter(self, folder: Folder, **params: Unpack[t.ImportAdapterParams]) -> t.ModelInfo: ...
+    @overload
+    def import_adapter(
+        self, *, adapter_config: FileContent, adapter_model: FileContent, **params: Unpack[t.ImportAdapterParams]
+    ) -> t.ModelInfo: ...
+    def import_adapter(
+        self,
+        folder: Optional[Folder] = None,
+        *,
+        adapter_config: Optional[FileContent] = None,
+        adapter_model: Optional[FileContent] = None,
+        **params: Unpack[t.ImportAdapterParams],
+    ) -> t.ModelInfo:
+        """A private model from a LoRA adapter as PEFT writes it: its folder, or its two files. Files are read while they are sent.
+
+        Raises `UnprocessableEntityError` for adapters that the base cannot take, with the file and the field; `OSError` for files that
+        cannot be read.
+        """
+        form = adapter_form(folder, adapter_config, adapter_model, params)
+        return self._client._send(_calls.import_adapter(form))
+
+    def export_adapter(self, model: str, folder: Folder, *, revision: Optional[int] = None) -> None:
+        """Writes both of the adapter's files into `folder`, as PEFT reads them; of the newest revision if none is named.
+
+        Raises `FileExistsError` where they are there already. Both files come, or none.
+        """
+        with new_adapter_folder(folder) as place:
+            for file in (CONFIG_FILE, WEIGHTS_FILE):
+                self._client._save(_calls.adapter(model, file, revision), place / file)
 
     def adapter(self, model: str, file: t.AdapterFile = "adapter_model.safetensors", *, revision: Optional[int] = None) -> bytes:
         """One of the adapter's two files as PEFT reads them; of the newest revision if none is named."""
@@ -151,6 +183,37 @@ class AsyncModels:
     ) -> _stream.AsyncStream[t.EvaluateChunk, t.EvaluateResponse]:
         """The same with progress."""
         return _stream.AsyncStream(_stream.EVALUATE, await self._client._open(_calls.evaluate(model, params, True)))
+
+    @overload
+    async def import_adapter(self, folder: Folder, **params: Unpack[t.ImportAdapterParams]) -> t.ModelInfo: ...
+    @overload
+    async def import_adapter(
+        self, *, adapter_config: FileContent, adapter_model: FileContent, **params: Unpack[t.ImportAdapterParams]
+    ) -> t.ModelInfo: ...
+    async def import_adapter(
+        self,
+        folder: Optional[Folder] = None,
+        *,
+        adapter_config: Optional[FileContent] = None,
+        adapter_model: Optional[FileContent] = None,
+        **params: Unpack[t.ImportAdapterParams],
+    ) -> t.ModelInfo:
+        """A private model from a LoRA adapter as PEFT writes it: its folder, or its two files. Files are read while they are sent.
+
+        Raises `UnprocessableEntityError` for adapters that the base cannot take, with the file and the field; `OSError` for files that
+        cannot be read.
+        """
+        form = adapter_form(folder, adapter_config, adapter_model, params)
+        return await self._client._send(_calls.import_adapter(form))
+
+    async def export_adapter(self, model: str, folder: Folder, *, revision: Optional[int] = None) -> None:
+        """Writes both of the adapter's files into `folder`, as PEFT reads them; of the newest revision if none is named.
+
+        Raises `FileExistsError` where they are there already. Both files come, or none.
+        """
+        with new_adapter_folder(folder) as place:
+            for file in (CONFIG_FILE, WEIGHTS_FILE):
+                await self._client._save(_calls.adapter(model, file, revision), place / file)
 
     async def adapter(self, model: str, file: t.AdapterFile = "adapter_model.safetensors", *, revision: Optional[int] = None) -> bytes:
         """One of the adapter's two files as PEFT reads them; of the newest revision if none is named."""

@@ -10,7 +10,7 @@ from typing import Any, Optional
 import httpx
 
 from ._calls import Call
-from ._errors import APIConnectionError, APIStatusError, APITimeoutError, TigerCityError
+from ._errors import APIConnectionError, APIStatusError, APITimeoutError, TigerCityError, UnexpectedAnswerError
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 8.0
@@ -33,6 +33,8 @@ def pause_before_retry(error: TigerCityError, call: Call[Any], attempt: int, max
 
 
 def _worth_retrying(error: TigerCityError, call: Call[Any]) -> bool:
+    if call.form is not None and not call.form.unused:
+        return False
     if isinstance(error, APIConnectionError):
         return error.unsent or call.repeatable
     if not isinstance(error, APIStatusError) or error.code in _LASTING:
@@ -46,8 +48,15 @@ def _worth_retrying(error: TigerCityError, call: Call[Any]) -> bool:
     return error.status >= 500 and call.repeatable
 
 
-def connection_error(error: httpx.TransportError, url: str) -> APIConnectionError:
+def undecodable(error: httpx.DecodingError) -> UnexpectedAnswerError:
+    """The error of an answer whose compression cannot be undone."""
+    return UnexpectedAnswerError(f"the answer cannot be decompressed ({error}); is there a proxy in between?")
+
+
+def connection_error(error: httpx.RequestError, url: str) -> TigerCityError:
     """The error of a request without an answer."""
+    if isinstance(error, httpx.DecodingError):
+        return undecodable(error)
     reason = str(error) or type(error).__name__
     if isinstance(error, httpx.TimeoutException) and not isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout)):
         failed: APIConnectionError = APITimeoutError(

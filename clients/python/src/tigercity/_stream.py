@@ -14,9 +14,10 @@ from typing import Any, Callable, Generic, Optional, TypeVar, Union, cast
 
 import httpx
 
+from . import _retry
 from . import _types as t
 from ._decode import decode
-from ._errors import StreamInterruptedError, UnexpectedAnswerError, streamed_error
+from ._errors import APITimeoutError, StreamInterruptedError, TigerCityError, UnexpectedAnswerError, streamed_error
 from ._lines import Lines
 
 Chunk = TypeVar("Chunk")
@@ -100,6 +101,15 @@ class Reader(Generic[Chunk, Final]):
         return None
 
 
+def interrupted(error: httpx.RequestError) -> TigerCityError:
+    """The error of a body that broke off."""
+    if isinstance(error, httpx.DecodingError):
+        return _retry.undecodable(error)
+    if isinstance(error, httpx.TimeoutException):
+        return APITimeoutError("the server sent nothing more of the answer in time; raise `timeout` if it needs longer")
+    return StreamInterruptedError(f"the connection failed before the answer was complete: {str(error) or type(error).__name__}")
+
+
 def _generated(deltas: list[t.DeltaChunk], stop: t.GenerateStop) -> t.GenerateResponse:
     ends: list[Union[t.GenerateStop, t.StreamedSample]] = list(stop.responses) if stop.responses else [stop]
     samples = [_sample([d for d in deltas if (d.index or 0) == index], end) for index, end in enumerate(ends)]
@@ -153,12 +163,12 @@ class Stream(Generic[Chunk, Final]):
             for data in self._response.iter_bytes():
                 yield from self._reader.push(data)
             yield from self._reader.finish()
-        except (httpx.TransportError, httpx.StreamError) as error:
+        except httpx.StreamClosed as error:
+            raise StreamInterruptedError("the stream was closed before its last chunk") from error
+        except httpx.RequestError as error:
             # After the last chunk nothing is lost.
             if not self._reader.ended:
-                raise StreamInterruptedError(
-                    f"the connection failed before the answer was complete: {error or type(error).__name__}"
-                ) from error
+                raise interrupted(error) from error
         finally:
             self._response.close()
 
@@ -217,12 +227,12 @@ class AsyncStream(Generic[Chunk, Final]):
                     yield chunk
             for chunk in self._reader.finish():
                 yield chunk
-        except (httpx.TransportError, httpx.StreamError) as error:
+        except httpx.StreamClosed as error:
+            raise StreamInterruptedError("the stream was closed before its last chunk") from error
+        except httpx.RequestError as error:
             # After the last chunk nothing is lost.
             if not self._reader.ended:
-                raise StreamInterruptedError(
-                    f"the connection failed before the answer was complete: {error or type(error).__name__}"
-                ) from error
+                raise interrupted(error) from error
         finally:
             await self._response.aclose()
 

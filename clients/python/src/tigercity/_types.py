@@ -495,8 +495,19 @@ class CreateModelParams(_CreateModelParams, total=False):
     seed: Optional[int]
 
 
+class _ImportAdapterParams(TypedDict):
+    name: str
+    parent_model: str
+
+
+class ImportAdapterParams(_ImportAdapterParams, total=False):
+    """Fields of `models.import_adapter`; `parent_model` is the base that the adapter was trained on."""
+
+    description: Optional[str]
+
+
 class UpdateModelParams(TypedDict, total=False):
-    """Fields of `models.update`."""
+    """Fields of `models.update`; None takes a default of one's own back, so that the parent's or base's holds again."""
 
     description: Optional[str]
     temperature: Optional[float]

@@ -31,7 +31,7 @@ const ENDS: [&str; 10] = [
 ];
 
 /// Keys of switches that this program does not have, behind the architecture's name, with the value that switches nothing.
-const FOREIGN_NUMBERS: [(&str, f64); 10] = [
+const FOREIGN_NUMBERS: [(&str, f64); 15] = [
     ("expert_count", 0.0),
     ("expert_used_count", 0.0),
     ("attention.scale", 0.0),
@@ -42,6 +42,11 @@ const FOREIGN_NUMBERS: [(&str, f64); 10] = [
     ("residual_scale", 1.0),
     ("logit_scale", 1.0),
     ("rope.scaling.attn_factor", 1.0),
+    ("rope.scaling.yarn_attn_factor", 1.0),
+    ("rope.scaling.yarn_ext_factor", 1.0),
+    ("rope.scaling.yarn_beta_fast", 32.0),
+    ("rope.scaling.yarn_beta_slow", 1.0),
+    ("rope.scaling.yarn_log_multiplier", 0.0),
 ];
 
 /// A file's name in the folder, and its content.
@@ -177,7 +182,7 @@ fn config<B: AsRef<[u8]>>(file: &Gguf<B>, vocab: usize) -> Result<Map<String, Va
 /// Puts `rope_scaling` into a configuration that is whole but for it.
 fn scale_rotation<B: AsRef<[u8]>>(keys: &Keys<'_, B>, config: &mut Map<String, Value>) -> Result<(), FormatError> {
     let label = keys.file.label();
-    if let Some(scaling) = keys.linear_scaling()? {
+    if let Some(scaling) = keys.named_scaling()? {
         config.insert("rope_scaling".to_owned(), scaling);
     }
     let parse = |config: &Map<String, Value>| ModelConfig::parse(label, Value::Object(config.clone()).to_string().as_bytes());
@@ -282,7 +287,7 @@ impl<'a, B: AsRef<[u8]>> Keys<'a, B> {
     }
 
     /// `rope_scaling` of the scaling that the file names.
-    fn linear_scaling(&self) -> Result<Option<Value>, FormatError> {
+    fn named_scaling(&self) -> Result<Option<Value>, FormatError> {
         let kind = self.file.text(&self.key("rope.scaling.type"))?;
         // An older key for the same.
         let old = self.number("rope.scale_linear")?;
@@ -291,9 +296,15 @@ impl<'a, B: AsRef<[u8]>> Keys<'a, B> {
             (None | Some("none"), None) | (Some("linear"), None) => Ok(None),
             (None | Some("linear"), Some(factor)) => Ok(Some(json!({"rope_type": "linear", "factor": factor}))),
             (Some("none"), Some(_)) => Ok(None),
-            (Some(other), _) => {
-                Err(self.unsupported("rope.scaling.type", quoted(other), "none, linear, and Llama 3's as rope_freqs.weight"))
+            (Some("yarn"), Some(factor)) => {
+                let original = self.size("rope.scaling.original_context_length")?;
+                Ok(Some(json!({"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original})))
             }
+            (Some(other), _) => Err(self.unsupported(
+                "rope.scaling.type",
+                quoted(other),
+                "none, linear, yarn with a factor, and Llama 3's as rope_freqs.weight",
+            )),
         }
     }
 }

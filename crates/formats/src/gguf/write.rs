@@ -221,6 +221,18 @@ fn architecture(metadata: &mut Metadata, a: &Architecture, name: &str, kind: Ggu
             metadata.text(&key("rope.scaling.type"), "linear");
             metadata.f32(&key("rope.scaling.factor"), factor as f32);
         }
+        // llama.cpp has these as defaults, and the attention factor from `factor` alone.
+        RopeScaling::Yarn { factor, beta_fast: 32.0, beta_slow: 1.0, truncate: true, attention_factor, original_context }
+            if attention_factor == RopeScaling::yarn_attention_factor(factor) =>
+        {
+            metadata.text(&key("rope.scaling.type"), "yarn");
+            metadata.f32(&key("rope.scaling.factor"), factor as f32);
+            metadata.u32(&key("rope.scaling.original_context_length"), original_context as u32);
+        }
+        RopeScaling::Yarn { .. } => {
+            let problem = "yarn with its own attention_factor, mscale, betas or truncate";
+            return Err(FormatError::unsupported("config.json", "rope_type", problem, "yarn with defaults"));
+        }
         RopeScaling::Llama3 { .. } if family == LLAMA => {}
         RopeScaling::Llama3 { .. } => {
             let problem = "llama3 in a model that llama.cpp knows as another family's";

@@ -92,6 +92,54 @@ fn biases_follow_the_family() {
     assert_eq!(biases(json!({"model_type": "mistral", "sliding_window": null})), (false, false, false));
 }
 
+/// Configurations as they are published, cut to what counts, and the numbers of parameters that their cards and files add up to.
+#[test]
+fn published_sizes_have_their_published_numbers_of_parameters() {
+    let sizes = |c: u64, layers: u64, heads: [u64; 2], f: u64, vocab: u64| {
+        json!({"hidden_size": c, "num_hidden_layers": layers, "num_attention_heads": heads[0], "num_key_value_heads": heads[1],
+            "intermediate_size": f, "vocab_size": vocab, "hidden_act": "silu", "tie_word_embeddings": true})
+    };
+    let window = json!({"use_sliding_window": false, "sliding_window": 32768, "max_window_layers": 24, "rope_theta": 1e6});
+    let cases = [
+        (json!({"model_type": "llama", "head_dim": 64}), sizes(2048, 16, [32, 8], 8192, 128_256), 1_235_814_400),
+        (json!({"model_type": "llama", "is_llama_config": true}), sizes(576, 30, [9, 3], 1536, 49_152), 134_515_008),
+        (with(&window, json!({"model_type": "qwen2"})), sizes(896, 24, [14, 2], 4864, 151_936), 494_032_768),
+        (json!({"model_type": "qwen3", "attention_bias": false}), sizes(1024, 28, [16, 8], 3072, 151_936), 596_049_920),
+        (
+            json!({"model_type": "mistral", "sliding_window": 4096, "tie_word_embeddings": false}),
+            with(&sizes(4096, 32, [32, 8], 14_336, 32_000), json!({"tie_word_embeddings": false})),
+            7_241_732_096,
+        ),
+    ];
+    for (family, sizes, parameters) in cases {
+        assert_eq!(architecture(&with(&sizes, family.clone())).parameters(), parameters, "{family}");
+    }
+}
+
+#[test]
+fn yarn_has_the_defaults_of_transformers_and_stretches_the_context() {
+    let of = |changes: Value| {
+        let scaling = with(&json!({"type": "yarn", "factor": 4.0}), changes);
+        let a = architecture(&with(&llama_config(), json!({"rope_scaling": scaling})));
+        let RopeScaling::Yarn { factor, beta_fast, beta_slow, truncate, attention_factor, original_context } = a.rope.scaling else {
+            panic!("{:?}", a.rope.scaling)
+        };
+        assert_eq!(factor, 4.0);
+        ((beta_fast, beta_slow, truncate, original_context), attention_factor, a.context_length)
+    };
+    // 0.1 ln 4 + 1; the configured context is 64.
+    let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-9, "{found} {expected}");
+    let (plain, attention, context) = of(json!({}));
+    assert_eq!((plain, context), ((32.0, 1.0, true, 64), 256));
+    close(attention, 1.138_629_436_111_989);
+    let (own, attention, context) = of(json!({"beta_fast": 16, "beta_slow": 2, "truncate": false, "original_max_position_embeddings": 8}));
+    assert_eq!((own, context), ((16.0, 2.0, false, 8), 64));
+    close(attention, 1.138_629_436_111_989);
+    close(of(json!({"attention_factor": 0.7})).1, 0.7);
+    close(of(json!({"mscale": 2.0})).1, 1.138_629_436_111_989);
+    close(of(json!({"mscale": 2.0, "mscale_all_dim": 0.5})).1, 1.277_258_872_223_978 / 1.069_314_718_055_995);
+}
+
 /// `llama_config` has 2 layers and a context of 64.
 #[test]
 fn a_context_ends_at_a_sliding_window() {
@@ -194,7 +242,15 @@ fn refusals_name_field_and_value() {
         (json!({"eos_token_id": [1, "x"]}), &["eos_token_id"]),
         (json!({"eos_token_id": vec![1; 65]}), &["eos_token_id", "at most 64"]),
         (json!({"bos_token_id": -1}), &["bos_token_id"]),
-        (json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}), &["rope_scaling.rope_type", "yarn", "default, linear, llama3"]),
+        (json!({"rope_scaling": {"rope_type": "yarn"}}), &["rope_scaling.factor", "missing"]),
+        (json!({"rope_scaling": {"rope_type": "yarn", "factor": 4, "beta_fast": 0.5}}), &["beta_fast", "0.5", "beta_slow (1)"]),
+        (json!({"rope_scaling": {"rope_type": "yarn", "factor": 4, "attention_factor": 0}}), &["attention_factor"]),
+        (json!({"rope_scaling": {"rope_type": "yarn", "factor": 4, "truncate": 1}}), &["truncate"]),
+        (json!({"rope_theta": 1, "rope_scaling": {"rope_type": "yarn", "factor": 4}}), &["rope_theta", "above 1"]),
+        (
+            json!({"rope_scaling": {"rope_type": "yarn2", "factor": 4.0}}),
+            &["rope_scaling.rope_type", "yarn2", "default, linear, llama3, yarn"],
+        ),
         (json!({"rope_scaling": {"type": "dynamic", "factor": 4.0}}), &["rope_scaling.type", "dynamic"]),
         (json!({"rope_parameters": {"rope_type": "longrope"}}), &["rope_parameters.rope_type", "longrope"]),
         (json!({"rope_scaling": {"factor": 4.0}}), &["rope_scaling.rope_type", "missing"]),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tiger_formats::{Constraint, TokEnv, Tokenizer};
+use tiger_formats::{CallGrammar, Constraint, TokEnv, Tokenizer};
 
 use crate::support::refuses;
 use crate::tokenizer::{byte_level, load};
@@ -171,4 +171,48 @@ fn an_environment_is_shared_between_threads() {
     refuses(tokenizer.tok_env(&[], VOCAB), &["eos_token"]);
     refuses(tokenizer.tok_env(&[EOS], 200), &["vocab", "265", "200"]);
     refuses(tokenizer.tok_env(&[VOCAB as u32], VOCAB), &["eos_token", "outside"]);
+}
+
+/// How far a text gets, bytes, and whether it may end there.
+fn follow(env: &TokEnv, calls: &CallGrammar, text: &str) -> (usize, bool) {
+    let mut constraint = Constraint::calls(env, calls).unwrap();
+    for (at, byte) in text.bytes().enumerate() {
+        if !allowed(&constraint.mask().unwrap()).contains(&u32::from(byte)) {
+            return (at, false);
+        }
+        constraint.accept(u32::from(byte)).unwrap();
+    }
+    (text.len(), constraint.is_done() || allowed(&constraint.mask().unwrap()).contains(&EOS))
+}
+
+#[test]
+fn a_call_that_is_begun_is_a_call() {
+    let (_, env) = env();
+    let call = json!({"type": "object", "properties": {"name": {"const": "f"}, "arguments": {"type": "object",
+        "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": false}}, "required": ["name", "arguments"], "additionalProperties": false});
+    let tagged = CallGrammar { schema: call.clone(), marks: Some(("<tool_call>", "</tool_call>")), listed: false };
+    let bare = CallGrammar { schema: call.clone(), marks: None, listed: false };
+    let listed = CallGrammar { schema: call, marks: None, listed: true };
+    let good = r#"{"name": "f", "arguments": {"n": 2}}"#;
+    let whole = |calls: &CallGrammar, text: &str| assert_eq!(follow(&env, calls, text), (text.len(), true), "{text}");
+    for calls in [&tagged, &bare, &listed] {
+        for text in ["", "Hello", "a\n\n<tool\n", "  Well: {1} [2]", "1 < 2, </tool_call>, é"] {
+            whole(calls, text);
+        }
+    }
+    whole(&tagged, &format!("<tool_call>\n{good}\n</tool_call>"));
+    whole(&tagged, &format!("I look.\n<tool_call>{good}</tool_call>\n<tool_call>{good}</tool_call> so"));
+    whole(&tagged, "{\"name\": \"g\"}");
+    whole(&bare, good);
+    whole(&bare, &format!("\n {good}\n"));
+    whole(&bare, "[1]");
+    whole(&listed, good);
+    whole(&listed, &format!("[{good}, {good}]"));
+    let stopped = |calls: &CallGrammar, text: &str, at: usize| assert_eq!(follow(&env, calls, text), (at, false), "{text}");
+    stopped(&tagged, "<tool_call>no", 11);
+    stopped(&tagged, r#"x<tool_call>{"name": "g"}"#, 22);
+    stopped(&tagged, r#"<tool_call>{"name": "f", "arguments": {"n": 3}}"#, 44);
+    stopped(&tagged, "<tool_call>{", 12);
+    stopped(&bare, r#" {"name": "f", "arguments": {"m"#, 30);
+    stopped(&listed, "[1]", 1);
 }

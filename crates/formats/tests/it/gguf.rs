@@ -16,7 +16,7 @@ fn root(path: &str) -> PathBuf {
 fn files_are_those_that_were_checked() {
     let checked: Value = serde_json::from_slice(&std::fs::read(root("golden/gguf/checked.json")).unwrap()).unwrap();
     let checked = checked.as_object().unwrap();
-    assert_eq!(checked.len(), 8);
+    assert_eq!(checked.len(), 9);
     for (case, digest) in checked {
         let (base, kind) = case.rsplit_once('.').unwrap();
         let nano = root("models/nano/checkpoint");
@@ -36,10 +36,13 @@ fn what_llama_cpp_would_read_otherwise_is_refused() {
     let merged = Merged::new(&checkpoint, None);
     let folder = tempfile::tempdir().unwrap();
     let good: Value = serde_json::from_slice(&std::fs::read(root("golden/gguf/tokenizer.json")).unwrap()).unwrap();
-    let read = |tokenizer: Value| -> Result<(), FormatError> {
+    let written = |tokenizer: Value| -> Result<Vec<u8>, FormatError> {
         put(folder.path(), "tokenizer.json", tokenizer.to_string());
-        GgufFile::new(&merged, folder.path(), "x", GgufType::Bf16).map(|_| ())
+        let mut out = Vec::new();
+        GgufFile::new(&merged, folder.path(), "x", GgufType::Bf16)?.write(&mut out).unwrap();
+        Ok(out)
     };
+    let read = |tokenizer: Value| written(tokenizer).map(|_| ());
     read(good.clone()).unwrap();
     let split = |regex: &str| {
         json!({"type": "Sequence", "pretokenizers": [
@@ -48,6 +51,14 @@ fn what_llama_cpp_would_read_otherwise_is_refused() {
     };
     refuses(read(with(&good, json!({"pre_tokenizer": split("a+")}))), &["pre_tokenizer", "Llama 3"]);
     refuses(read(with(&good, json!({"pre_tokenizer": {"type": "Whitespace"}}))), &["pre_tokenizer"]);
+    let digits = |alone: bool| {
+        json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": alone},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}]})
+    };
+    // llama.cpp's name of these rules: `\p{N}`, then GPT-2's.
+    let named = written(with(&good, json!({"pre_tokenizer": digits(true)}))).unwrap();
+    assert!(named.windows(6).any(|bytes| bytes == b"smollm"));
+    refuses(read(with(&good, json!({"pre_tokenizer": digits(false)}))), &["pre_tokenizer", "SmolLM"]);
     refuses(read(with(&good, json!({"normalizer": {"type": "Lowercase"}}))), &["normalizer", "NFC"]);
     let fallback = with(&good["model"], json!({"byte_fallback": true}));
     refuses(read(with(&good, json!({"model": fallback}))), &["model.type", "byte-level BPE"]);
@@ -57,4 +68,7 @@ fn what_llama_cpp_would_read_otherwise_is_refused() {
     let biases = Checkpoint::open(&root("golden/model/qwen3_biases_f32")).unwrap();
     let written = GgufFile::new(&Merged::new(&biases, None), &root("golden/gguf"), "x", GgufType::Bf16).map(|_| ());
     refuses(written, &["attention_bias", "norms of queries and keys"]);
+    let yarn = Checkpoint::open(&root("golden/model/qwen3_yarn_f32")).unwrap();
+    let written = GgufFile::new(&Merged::new(&yarn, None), &root("golden/gguf"), "x", GgufType::Bf16).map(|_| ());
+    refuses(written, &["rope_type", "yarn with defaults"]);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use tiger_formats::{ChatTemplate, Ending, FormatError, Message, Render};
+use tiger_formats::{ChatTemplate, Ending, FormatError, Message, Render, ToolStyle};
 
 use crate::support::{put, refuses};
 
@@ -72,6 +72,15 @@ fn renders_equal_those_of_transformers() {
         }
     }
     assert_eq!(refusals, cases.iter().filter(|c| c.get("error").is_some()).count());
+}
+
+#[test]
+fn how_calls_are_written_is_seen_in_the_template() {
+    let style = |name: &str| golden_template(name).tool_style();
+    assert_eq!(
+        ["thinker", "brackets", "dated", "reasoner"].map(style),
+        [Some(ToolStyle::Tagged), Some(ToolStyle::Listed), Some(ToolStyle::Bare), None]
+    );
 }
 
 #[test]

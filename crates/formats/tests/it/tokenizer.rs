@@ -122,6 +122,37 @@ fn text_survives_the_round_trip_as_in_the_reference() {
     }
 }
 
+/// What Python's library makes of hard texts with a tokenizer of each family (`golden/tokenizers/make.py`).
+#[test]
+fn every_familys_tokenizer_does_as_python_says() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/tokenizers");
+    let file: Value = serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let texts = file["texts"].as_array().unwrap();
+    let families = file["tokenizers"].as_object().unwrap();
+    assert_eq!((families.len(), texts.len()), (6, 58));
+    for (name, expected) in families {
+        let tokenizer = Tokenizer::from_bytes(&std::fs::read(folder.join(format!("{name}.json"))).unwrap()).unwrap();
+        for (text, expected) in texts.iter().zip(expected.as_array().unwrap()) {
+            let text = text.as_str().unwrap();
+            let ids = |field: &str| expected[field].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect::<Vec<_>>();
+            let plain = tokenizer.encode(text, false).unwrap();
+            assert_eq!(plain, ids("ids"), "{name} {text:?}");
+            assert_eq!(tokenizer.encode(text, true).unwrap(), ids("special"), "{name} {text:?}");
+            let decoded = expected["text"].as_str().unwrap();
+            assert_eq!(tokenizer.decode(&plain), decoded, "{name} {text:?}");
+            // Their stream holds back a whole space before half a character, and U+FFFD at the end for ever; it is never ahead.
+            let (mut stream, mut ours, mut theirs) = (tokenizer.decode_stream(), String::new(), String::new());
+            for (id, piece) in plain.iter().zip(expected["pieces"].as_array().unwrap()) {
+                ours.push_str(&stream.push(*id).unwrap_or_default());
+                theirs.push_str(piece.as_str().unwrap_or_default());
+                assert!(ours.starts_with(&theirs), "{name} {text:?}: {ours:?} behind {theirs:?}");
+            }
+            assert_eq!(ours + &stream.finish(), decoded, "{name} {text:?}");
+            assert_eq!(theirs, decoded.trim_end_matches(char::REPLACEMENT_CHARACTER), "{name} {text:?}");
+        }
+    }
+}
+
 #[test]
 fn a_character_is_never_cut() {
     let tokenizer = load(&byte_level());

@@ -8,7 +8,7 @@ use tiger_wire::openai::{ChatCompletionRequest, ChatMessage, Content};
 use tiger_wire::{ErrorCode, GenerateRequest};
 
 use super::tools::Tools;
-use super::{check_rest, format, history};
+use super::{format, history, others};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, quoted};
@@ -40,12 +40,12 @@ fn name_grammar(error: ApiError, grammar: &str) -> ApiError {
 
 /// Checks a request and finds its model.
 pub async fn check(app: &App, caller: Caller, started: Instant, request: ChatCompletionRequest) -> Result<Chat, ApiError> {
-    check_rest(&request.rest)?;
+    others::check(&request.rest, &[])?;
     let tools = Tools::check(request.tools.as_deref().unwrap_or_default(), request.tool_choice.as_ref())?;
     let target = Target::find(app, caller.account, &request.model).await?;
     let mut messages = messages(&request.messages, app.limits().messages)?;
     let mut generate = generate(&request)?;
-    let mut conversation = Conversation { messages: Vec::new(), tools: None, continues: false, opening: String::new() };
+    let mut conversation = Conversation { messages: Vec::new(), tools: None, continues: false, opening: String::new(), calls: None };
     let mut grammar = "response_format.json_schema.schema";
     if tools.is_some() || messages.iter().any(is_of_tools) {
         let style = target.base().front().await?.template.as_ref().and_then(|template| template.tool_style());
@@ -56,6 +56,10 @@ pub async fn check(app: &App, caller: Caller, started: Instant, request: ChatCom
             match style {
                 Some(_) => conversation.tools = Some(tools.shown.clone()),
                 None => tell(&mut messages, &tools.instructions()),
+            }
+            conversation.calls = tools.held(style);
+            if conversation.calls.is_some() {
+                grammar = "tools";
             }
             if let Some((opening, forced)) = tools.forced(style) {
                 conversation.opening = opening;

@@ -10,8 +10,8 @@ use tiger_wire::openai::{Completion, CompletionChoice, CompletionLogprobs, Compl
 use tiger_wire::{Chunk, ErrorCode, GenerateRequest, GenerateStop, Sample, StopChunk, StopReason, TokenLogprob, Usage};
 
 use super::answer::{Head, finish_reason, text_tokens, usage};
-use super::check_rest;
 use super::frames::{DONE, comment, error, event};
+use super::others;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::bases::Front;
@@ -38,7 +38,7 @@ pub async fn check(
     started: Instant,
     request: CompletionRequest,
 ) -> Result<(Plan, Arc<Front>, Prompt), ApiError> {
-    check_rest(&request.rest)?;
+    others::check(&request.rest, &[])?;
     if request.logprobs.is_some_and(|asked| asked > MAX_ALTERNATIVES) {
         return Err(ApiError::invalid("logprobs", format!("`logprobs` must be between 0 and {MAX_ALTERNATIVES}")));
     }
@@ -56,7 +56,7 @@ pub async fn check(
         top_logprobs: request.logprobs,
         ..GenerateRequest::default()
     };
-    let conversation = Conversation { messages: Vec::new(), tools: None, continues: false, opening: String::new() };
+    let conversation = Conversation { messages: Vec::new(), tools: None, continues: false, opening: String::new(), calls: None };
     let plan = Plan::with(target, (caller, started), (generate, conversation))?;
     let front = plan.front().await?;
     let prompt = match request.prompt {

@@ -6,14 +6,15 @@ pub mod chat;
 pub mod completions;
 pub mod frames;
 mod history;
+pub mod others;
 pub mod responses;
 pub mod tools;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tiger_wire::openai::{OpenAiError, OpenAiErrorEnvelope};
 use tiger_wire::{ErrorCode, ErrorType, ResponseFormat, ResponseFormatType};
 
-use crate::error::{ApiError, quoted};
+use crate::error::ApiError;
 
 /// Paths that speak this dialect.
 pub const PREFIX: &str = "/openai/";
@@ -43,54 +44,6 @@ pub fn error(error: &ApiError) -> (u16, OpenAiErrorEnvelope) {
         code: Some(code),
     };
     (status, OpenAiErrorEnvelope { error: body })
-}
-
-/// Fields that change nothing here: accounting, hints of latency and caches, defaults spelt out.
-const HARMLESS: [&str; 11] = [
-    "user",
-    "metadata",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "service_tier",
-    "reasoning_effort",
-    "verbosity",
-    "parallel_tool_calls",
-    "prediction",
-    "truncation",
-];
-
-/// Fields that are fine at the value that changes nothing, and refused at any other: (name, values that are fine).
-fn neutral(name: &str, value: &Value) -> Option<bool> {
-    Some(match name {
-        "frequency_penalty" | "presence_penalty" => value.as_f64() == Some(0.0),
-        "logit_bias" => value.as_object().is_some_and(Map::is_empty),
-        "store" | "background" | "echo" => value.as_bool() == Some(false),
-        "modalities" => value.as_array().is_some_and(|all| all.iter().all(|one| one == "text")),
-        "best_of" => value.as_u64() == Some(1),
-        // What else it asks for belongs to tools and thoughts, which come unasked or not at all.
-        "include" => value.as_array().is_some_and(|all| all.iter().all(|one| one != "message.output_text.logprobs")),
-        "suffix" => value.as_str() == Some(""),
-        _ => return None,
-    })
-}
-
-/// Refuses fields that are unknown or that this server cannot honour. Null is as good as absent.
-pub fn check_rest(rest: &Map<String, Value>) -> Result<(), ApiError> {
-    for (name, value) in rest {
-        if value.is_null() || HARMLESS.contains(&name.as_str()) || neutral(name, value) == Some(true) {
-            continue;
-        }
-        let message = match neutral(name, value) {
-            Some(_) => format!("{} is not supported by this server; leave it out", quoted(name)),
-            None => format!(
-                "{} is not a parameter that this server knows; leave it out, or look for its spelling at /openapi.json",
-                quoted(name)
-            ),
-        };
-        return Err(ApiError::invalid(name.clone(), message));
-    }
-    Ok(())
 }
 
 /// OpenAI's `response_format`, or `text.format` of a response, whose schema lies a level higher.

@@ -12,35 +12,12 @@ use tiger_wire::{Chunk, GenerateStop, Sample, StopChunk, StopReason, Usage};
 use super::answer::Head;
 use super::chat::{self, Chat};
 use super::frames::comment;
+use super::others;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{ApiError, quoted};
 use crate::generation::Run;
 use crate::stream::Frames;
-
-/// Fields of a response that say nothing to the model, or are fine at the value that changes nothing.
-fn check_rest(rest: &Map<String, Value>) -> Result<(), ApiError> {
-    let mut others = rest.clone();
-    for (name, value) in rest {
-        let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
-        match name.as_str() {
-            "tools" | "previous_response_id" | "conversation" | "prompt" if !empty => {
-                let message = format!(
-                    "`{name}` is not supported here: responses are text only and not stored; use chat/completions, or send the whole conversation as `input`"
-                );
-                return Err(ApiError::invalid(name.clone(), message));
-            }
-            "tools" | "previous_response_id" | "conversation" | "prompt" | "tool_choice" | "reasoning" | "max_tool_calls" => {
-                others.remove(name);
-            }
-            "top_logprobs" if value.as_u64() == Some(0) => {
-                others.remove(name);
-            }
-            _ => {}
-        }
-    }
-    super::check_rest(&others)
-}
 
 /// A response request that passed every check, and what its answer repeats of it.
 pub struct Checked {
@@ -59,9 +36,12 @@ impl Checked {
 
 /// Checks a request by turning it into a chat request.
 pub async fn check(app: &App, caller: Caller, started: Instant, request: ResponseRequest) -> Result<Checked, ApiError> {
-    check_rest(&request.rest)?;
+    others::check(&request.rest, &others::OF_RESPONSES)?;
     if request.max_output_tokens == Some(0) {
         return Err(ApiError::invalid("max_output_tokens", "`max_output_tokens` is 0; it must be at least 1"));
+    }
+    if request.text.as_ref().is_some_and(|text| !text.is_object() && !text.is_null()) {
+        return Err(ApiError::invalid("text", "`text` must be an object, such as {\"format\": {\"type\": \"json_object\"}}"));
     }
     let text = request.text.as_ref().map(|text| text["format"].clone());
     super::format(text.as_ref(), "text.format")?;

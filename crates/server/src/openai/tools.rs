@@ -2,7 +2,7 @@
 //! forces one, and found again in what the model wrote. Does not know HTTP.
 
 use serde_json::{Value, json};
-use tiger_formats::ToolStyle;
+use tiger_formats::{CallGrammar, ToolStyle};
 use tiger_wire::openai::{CalledFunction, Tool, ToolCall};
 use tiger_wire::{ResponseFormat, ResponseFormatType};
 
@@ -36,6 +36,8 @@ pub struct Tools {
     /// What is allowed.
     pub choice: Choice,
     schemas: Vec<Value>,
+    /// One of them is to be called by its schema only.
+    strict: bool,
 }
 
 impl Tools {
@@ -63,7 +65,8 @@ impl Tools {
         let empty = || json!({"type": "object", "properties": {}});
         let schemas = tools.iter().map(|tool| tool.function.parameters.clone().unwrap_or_else(empty)).collect();
         let shown = tools.iter().map(shown).collect();
-        Ok(Some(Tools { shown: Value::Array(shown), names, choice, schemas }))
+        let strict = tools.iter().any(|tool| tool.function.strict == Some(true));
+        Ok(Some(Tools { shown: Value::Array(shown), names, choice, schemas, strict }))
     }
 
     /// The system message that tells a model of the tools whose template does not.
@@ -77,12 +80,25 @@ impl Tools {
     /// Text that a forced answer begins with, and the grammar of what follows.
     pub fn forced(&self, style: Option<ToolStyle>) -> Option<(String, ResponseFormat)> {
         let Choice::Forced(allowed) = &self.choice else { return None };
+        let opening = if style == Some(ToolStyle::Tagged) { format!("{OPEN}\n") } else { String::new() };
+        Some((opening, ResponseFormat { kind: ResponseFormatType::JsonSchema, schema: Some(self.schema(style, allowed)) }))
+    }
+
+    /// The grammar of an answer that need not call; `None` where no tool asks for strictness: a grammar costs time at every token.
+    pub fn held(&self, style: Option<ToolStyle>) -> Option<CallGrammar> {
+        if self.choice != Choice::Auto || !self.strict {
+            return None;
+        }
+        let marks = (style == Some(ToolStyle::Tagged)).then_some((OPEN, CLOSE));
+        Some(CallGrammar { schema: self.schema(style, &self.names), marks, listed: style != Some(ToolStyle::Bare) })
+    }
+
+    /// JSON schema of one call of one of these functions.
+    fn schema(&self, style: Option<ToolStyle>, allowed: &[String]) -> Value {
         let key = if style == Some(ToolStyle::Bare) { "parameters" } else { "arguments" };
         let call = |(name, schema): (&String, &Value)| json!({"type": "object", "properties": {"name": {"const": name}, key: schema}, "required": ["name", key], "additionalProperties": false});
         let calls: Vec<Value> = self.names.iter().zip(&self.schemas).filter(|(name, _)| allowed.contains(name)).map(call).collect();
-        let schema = if let [one] = calls.as_slice() { one.clone() } else { json!({"anyOf": calls}) };
-        let opening = if style == Some(ToolStyle::Tagged) { format!("{OPEN}\n") } else { String::new() };
-        Some((opening, ResponseFormat { kind: ResponseFormatType::JsonSchema, schema: Some(schema) }))
+        if let [one] = calls.as_slice() { one.clone() } else { json!({"anyOf": calls}) }
     }
 
     fn known(&self, name: &str) -> bool {

@@ -105,6 +105,7 @@ pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Resp
         (status = 403, description = "The token is wrong, or the page's header is missing", body = ErrorEnvelope),
         (status = 409, description = "There is an owner already", body = ErrorEnvelope),
         (status = 422, description = "Name or password is not acceptable", body = ErrorEnvelope),
+        (status = 429, description = "Too many attempts", body = ErrorEnvelope),
     ),
 )]
 pub async fn create_owner(
@@ -133,11 +134,11 @@ pub async fn create_owner(
     request_body = ChangePasswordRequest,
     responses(
         (status = 200, description = "Changed; the new session is in the cookie", body = SessionInfo),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 403, description = "The current password is wrong, or the page's header is missing", body = ErrorEnvelope),
         (status = 422, description = "The new password is not acceptable", body = ErrorEnvelope),
         (status = 429, description = "Too many attempts", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn change_password(
     State(app): State<App>,

@@ -31,12 +31,13 @@ fn number(id: &str, prefix: &str, what: &str) -> Result<i64, ApiError> {
 #[utoipa::path(
     get,
     path = "/api/accounts",
+    operation_id = "list_accounts",
     tag = "account",
     responses(
         (status = 200, description = "The accounts", body = Vec<AccountInfo>),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 403, description = "Not the owner", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn list(State(app): State<App>, _owner: Owner) -> Result<Json<Vec<AccountInfo>>, ApiError> {
     let rows = app.store().accounts().await?.into_iter();
@@ -53,15 +54,16 @@ pub async fn list(State(app): State<App>, _owner: Owner) -> Result<Json<Vec<Acco
 #[utoipa::path(
     delete,
     path = "/api/accounts/{id}",
+    operation_id = "delete_account",
     tag = "account",
     params(("id" = String, Path, description = "Id of the list")),
     responses(
         (status = 200, description = "It is gone, with its sessions, keys, models and chats", body = DeletedResponse),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 403, description = "Not the owner, or the page's header is missing", body = ErrorEnvelope),
         (status = 404, description = "No such account", body = ErrorEnvelope),
         (status = 409, description = "The owner's own account", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn delete(State(app): State<App>, _owner: Owner, Path(id): Path<String>) -> Result<Json<DeletedResponse>, ApiError> {
     app.store().delete_account(AccountId(number(&id, ACCOUNT, "account")?)).await?;
@@ -75,9 +77,9 @@ pub async fn delete(State(app): State<App>, _owner: Owner, Path(id): Path<String
     tag = "account",
     responses(
         (status = 201, description = "The invitation, shown once", body = InvitationResponse),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 403, description = "Not the owner, or the page's header is missing", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn create_invitation(State(app): State<App>, Owner(owner): Owner) -> Result<(StatusCode, Json<InvitationResponse>), ApiError> {
     let made = app.store().create_invitation(owner.id, INVITATION_DAYS * DAY_S).await?;
@@ -88,12 +90,13 @@ pub async fn create_invitation(State(app): State<App>, Owner(owner): Owner) -> R
 #[utoipa::path(
     get,
     path = "/api/invitations",
+    operation_id = "list_invitations",
     tag = "account",
     responses(
         (status = 200, description = "The invitations, without their tokens", body = Vec<InvitationInfo>),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 403, description = "Not the owner", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn invitations(State(app): State<App>, _owner: Owner) -> Result<Json<Vec<InvitationInfo>>, ApiError> {
     let rows = app.store().invitations().await?.into_iter();
@@ -109,14 +112,15 @@ pub async fn invitations(State(app): State<App>, _owner: Owner) -> Result<Json<V
 #[utoipa::path(
     delete,
     path = "/api/invitations/{id}",
+    operation_id = "withdraw_invitation",
     tag = "account",
     params(("id" = String, Path, description = "Id of the list")),
     responses(
         (status = 200, description = "It opens nothing any more", body = DeletedResponse),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 403, description = "Not the owner, or the page's header is missing", body = ErrorEnvelope),
         (status = 404, description = "No such invitation, or it was used", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn withdraw(State(app): State<App>, _owner: Owner, Path(id): Path<String>) -> Result<Json<DeletedResponse>, ApiError> {
     app.store().withdraw_invitation(InvitationId(number(&id, INVITATION, "invitation")?)).await?;
@@ -134,6 +138,7 @@ pub async fn withdraw(State(app): State<App>, _owner: Owner, Path(id): Path<Stri
         (status = 403, description = "The invitation is not good, or the page's header is missing", body = ErrorEnvelope),
         (status = 409, description = "The name is taken", body = ErrorEnvelope),
         (status = 422, description = "Name or password is not acceptable", body = ErrorEnvelope),
+        (status = 429, description = "Too many attempts", body = ErrorEnvelope),
     ),
 )]
 pub async fn accept_invitation(

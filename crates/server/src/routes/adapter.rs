@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tiger_model::Adapter;
 use tiger_store::Error as StoreError;
 use tiger_wire::{ErrorCode, ErrorEnvelope, ErrorType};
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::Caller;
@@ -28,10 +28,16 @@ pub struct At {
     revision: Option<u64>,
 }
 
+/// For the document: bytes of a safetensors file.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub struct AdapterFile(#[expect(dead_code, reason = "only its schema is used")] Vec<u8>);
+
 /// One of the two files of the adapter in PEFT's form.
 #[utoipa::path(
     get,
     path = "/v1/models/{id}/adapter/{file}",
+    operation_id = "download_adapter",
     tag = "models",
     params(
         ("id" = String, Path, description = "Id, or URL-encoded name"),
@@ -40,9 +46,8 @@ pub struct At {
     ),
     responses(
         (status = 200, description = "The file", content(
-            (Object = "application/json"), (Vec<u8> = "application/octet-stream"),
+            (Object = "application/json"), (AdapterFile = "application/octet-stream"),
         )),
-        (status = 401, description = "No key, or an unknown or revoked one", body = ErrorEnvelope),
         (status = 403, description = "A base model has no adapter", body = ErrorEnvelope),
         (status = 404, description = "No such model, revision or file", body = ErrorEnvelope),
         (status = 409, description = "The weights of this revision are no longer kept", body = ErrorEnvelope),

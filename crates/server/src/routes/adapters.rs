@@ -25,6 +25,7 @@ use crate::target::Target;
 #[derive(Debug, Default, ToSchema)]
 pub struct ImportForm {
     /// Name of the new model.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[^/\\x00-\\x1f\\x7f-\\x9f]+$")]
     name: String,
     /// What it is for.
     #[schema(required = false)]
@@ -43,12 +44,12 @@ pub struct ImportForm {
 #[utoipa::path(
     post,
     path = "/v1/adapters",
+    operation_id = "import_adapter",
     tag = "models",
     request_body(content = ImportForm, content_type = "multipart/form-data"),
     responses(
         (status = 201, description = "The model", body = ModelInfo),
         (status = 400, description = "The body is no form", body = ErrorEnvelope),
-        (status = 401, description = "No key, or an unknown or revoked one", body = ErrorEnvelope),
         (status = 404, description = "No such base", body = ErrorEnvelope),
         (status = 408, description = "The files took too long to arrive", body = ErrorEnvelope),
         (status = 409, description = "The name is taken", body = ErrorEnvelope),
@@ -78,7 +79,7 @@ pub async fn import(
             return Err(ApiError::invalid("parent_model", message));
         }
     };
-    let architecture = base.facts()?.architecture.clone();
+    let architecture = base.facts().map_err(|error| error.param("parent_model"))?.architecture.clone();
     let (config, weights) = (form.adapter_config, form.adapter_model);
     let made = tokio::task::spawn_blocking(move || {
         check_ranks(&config)?;

@@ -73,13 +73,14 @@ fn page(part: &Part) -> Result<ChatPage, ApiError> {
 #[utoipa::path(
     get,
     path = "/api/chats",
+    operation_id = "list_chats",
     tag = "chats",
     params(Part),
     responses(
         (status = 200, description = "The chats", body = ChatList),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 422, description = "A parameter is invalid", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn list(
     State(app): State<App>,
@@ -114,15 +115,15 @@ async fn found(app: &App, account: AccountId, id: &str, needle: &str) -> Result<
 #[utoipa::path(
     post,
     path = "/api/chats",
+    operation_id = "create_chat",
     tag = "chats",
     request_body = ChatDocument,
     responses(
         (status = 201, description = "The chat, at version 1", body = Chat),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 403, description = "The page's header is missing", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
         (status = 422, description = "A field is invalid; `param` names it. Or there are too many chats", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn create(
     State(app): State<App>,
@@ -137,13 +138,14 @@ pub async fn create(
 #[utoipa::path(
     get,
     path = "/api/chats/{id}",
+    operation_id = "get_chat",
     tag = "chats",
     params(("id" = String, Path, description = "Id of the list")),
     responses(
         (status = 200, description = "The chat", body = Chat),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 404, description = "No such chat", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn get(State(app): State<App>, Page(account): Page, Path(id): Path<String>) -> Result<Json<Chat>, ApiError> {
     let (row, text) = app.store().chat(account.id, &id).await?.ok_or(tiger_store::Error::NotFound("the chat"))?;
@@ -154,18 +156,18 @@ pub async fn get(State(app): State<App>, Page(account): Page, Path(id): Path<Str
 #[utoipa::path(
     put,
     path = "/api/chats/{id}",
+    operation_id = "update_chat",
     tag = "chats",
     params(("id" = String, Path, description = "Id of the list")),
     request_body = UpdateChatRequest,
     responses(
         (status = 200, description = "The chat, at its next version", body = Chat),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 403, description = "The page's header is missing", body = ErrorEnvelope),
         (status = 404, description = "No such chat", body = ErrorEnvelope),
         (status = 409, description = "It is at another version", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
         (status = 422, description = "A field is invalid; `param` names it", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn update(
     State(app): State<App>,
@@ -183,14 +185,15 @@ pub async fn update(
 #[utoipa::path(
     delete,
     path = "/api/chats/{id}",
+    operation_id = "delete_chat",
     tag = "chats",
     params(("id" = String, Path, description = "Id of the list")),
     responses(
         (status = 200, description = "It is gone", body = DeletedResponse),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 403, description = "The page's header is missing", body = ErrorEnvelope),
         (status = 404, description = "No such chat", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn delete(State(app): State<App>, Page(account): Page, Path(id): Path<String>) -> Result<Json<DeletedResponse>, ApiError> {
     app.store().delete_chat(account.id, &id).await?;
@@ -201,12 +204,13 @@ pub async fn delete(State(app): State<App>, Page(account): Page, Path(id): Path<
 #[utoipa::path(
     delete,
     path = "/api/chats",
+    operation_id = "delete_all_chats",
     tag = "chats",
     responses(
         (status = 200, description = "They are gone", body = DeletedChats),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 403, description = "The page's header is missing", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn delete_all(State(app): State<App>, Page(account): Page) -> Result<Json<DeletedChats>, ApiError> {
     Ok(Json(DeletedChats { deleted: app.store().delete_chats(account.id).await? }))

@@ -25,6 +25,7 @@ use crate::target::{Own, Target};
 #[utoipa::path(
     post,
     path = "/v1/models/{id}/evaluate",
+    operation_id = "evaluate_model",
     tag = "models",
     params(("id" = String, Path, description = "Id, or URL-encoded name")),
     request_body = EvaluateRequest,
@@ -32,14 +33,10 @@ use crate::target::{Own, Target};
         (status = 200, description = "The comparison; with `stream`, chunks", content(
             (EvaluateResponse = "application/json"), (tiger_wire::Chunk = "application/x-ndjson"), (tiger_wire::Chunk = "text/event-stream"),
         )),
-        (status = 400, description = "The body is not JSON", body = ErrorEnvelope),
-        (status = 401, description = "No key, or an unknown or revoked one", body = ErrorEnvelope),
         (status = 403, description = "A base model has nothing to be compared with", body = ErrorEnvelope),
         (status = 404, description = "No such model or revision", body = ErrorEnvelope),
         (status = 409, description = "That revision's weights are no longer kept", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
         (status = 422, description = "A field is invalid; `param` names it", body = ErrorEnvelope),
-        (status = 429, description = "Over a limit; `Retry-After` says when to try again", body = ErrorEnvelope),
         (status = 503, description = "Starting, draining, or the model's weights are not here", body = ErrorEnvelope),
     ),
     security(("api_key" = [])),

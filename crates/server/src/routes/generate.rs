@@ -25,12 +25,8 @@ use crate::stream::{Framing, respond};
         (status = 200, description = "The response; with `stream`, chunks", content(
             (GenerateResponse = "application/json"), (tiger_wire::Chunk = "application/x-ndjson"), (tiger_wire::Chunk = "text/event-stream"),
         )),
-        (status = 400, description = "The body is not JSON", body = ErrorEnvelope),
-        (status = 401, description = "No key, or an unknown or revoked one", body = ErrorEnvelope),
         (status = 404, description = "No such model", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
         (status = 422, description = "A field is invalid; `param` names it", body = ErrorEnvelope),
-        (status = 429, description = "Over a limit; `Retry-After` says when to try again", body = ErrorEnvelope),
         (status = 503, description = "Starting, draining, or the model's weights are not here", body = ErrorEnvelope),
     ),
     security(("api_key" = [])),

@@ -4,22 +4,31 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
 use tiger_wire::ErrorEnvelope;
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::error::ApiError;
 use crate::metrics;
+
+/// How the server is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`, `ready`.
+    #[schema(value_type = String)]
+    status: &'static str,
+}
 
 /// The process lives.
 #[utoipa::path(
     get,
     path = "/healthz",
     tag = "operation",
-    responses((status = 200, description = "Always, while the process lives", body = Object)),
+    responses((status = 200, description = "Always, while the process lives", body = Health)),
 )]
-pub async fn healthz() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+pub async fn healthz() -> Json<Health> {
+    Json(Health { status: "ok" })
 }
 
 /// The server takes requests.
@@ -28,19 +37,20 @@ pub async fn healthz() -> Json<Value> {
     path = "/readyz",
     tag = "operation",
     responses(
-        (status = 200, description = "It does", body = Object),
+        (status = 200, description = "It does", body = Health),
         (status = 503, description = "Starting or draining", body = ErrorEnvelope),
     ),
 )]
-pub async fn readyz(State(app): State<App>) -> Result<Json<Value>, ApiError> {
+pub async fn readyz(State(app): State<App>) -> Result<Json<Health>, ApiError> {
     app.readiness()?;
-    Ok(Json(json!({"status": "ready"})))
+    Ok(Json(Health { status: "ready" }))
 }
 
 /// Numbers for Prometheus.
 #[utoipa::path(
     get,
     path = "/metrics",
+    operation_id = "metrics",
     tag = "operation",
     responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain")),
 )]

@@ -25,11 +25,12 @@ fn info(row: ApiKeyRow) -> ApiKeyInfo {
 #[utoipa::path(
     get,
     path = "/api/keys",
+    operation_id = "list_keys",
     tag = "account",
     responses(
         (status = 200, description = "The keys", body = Vec<ApiKeyInfo>),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn list(State(app): State<App>, Page(account): Page) -> Result<Json<Vec<ApiKeyInfo>>, ApiError> {
     let rows = app.store().keys(account.id).await?;
@@ -40,14 +41,15 @@ pub async fn list(State(app): State<App>, Page(account): Page) -> Result<Json<Ve
 #[utoipa::path(
     post,
     path = "/api/keys",
+    operation_id = "create_key",
     tag = "account",
     request_body = CreateKeyRequest,
     responses(
         (status = 201, description = "The key, shown once", body = CreateKeyResponse),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 403, description = "The page's header is missing", body = ErrorEnvelope),
         (status = 422, description = "The name is not acceptable", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn create(
     State(app): State<App>,
@@ -62,14 +64,15 @@ pub async fn create(
 #[utoipa::path(
     delete,
     path = "/api/keys/{id}",
+    operation_id = "revoke_key",
     tag = "account",
     params(("id" = String, Path, description = "Id of the list")),
     responses(
         (status = 200, description = "It is gone", body = RevokeKeyResponse),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 403, description = "The page's header is missing", body = ErrorEnvelope),
         (status = 404, description = "No such key", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn revoke(State(app): State<App>, Page(account): Page, Path(id): Path<String>) -> Result<Json<RevokeKeyResponse>, ApiError> {
     let number = id.strip_prefix(PREFIX).and_then(|number| number.parse().ok());

@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::bases::Base;
 use crate::error::{ApiError, ApiJson};
-use crate::generation::{check_defaults, check_range, random_seed};
+use crate::generation::{check_defaults, check_range, positive, random_seed};
 use crate::limits::{DESCRIPTION_BYTES, LEARNING_RATE};
 use crate::stream::{ChunkSender, Framing, respond};
 use crate::target::{Own, Target};
@@ -129,10 +129,10 @@ pub fn info_of_own(app: &App, row: &ModelRow) -> ModelInfo {
 #[utoipa::path(
     get,
     path = "/v1/models",
+    operation_id = "list_models",
     tag = "models",
     responses(
         (status = 200, description = "The models", body = Vec<ModelInfo>),
-        (status = 401, description = "No key, or an unknown or revoked one", body = ErrorEnvelope),
     ),
     security(("api_key" = [])),
 )]
@@ -152,11 +152,11 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Mod
 #[utoipa::path(
     get,
     path = "/v1/models/{id}",
+    operation_id = "get_model",
     tag = "models",
     params(("id" = String, Path, description = "Id, or URL-encoded name")),
     responses(
         (status = 200, description = "The model", body = ModelInfo),
-        (status = 401, description = "No key, or an unknown or revoked one", body = ErrorEnvelope),
         (status = 404, description = "No such model", body = ErrorEnvelope),
     ),
     security(("api_key" = [])),
@@ -174,6 +174,7 @@ pub async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>)
 #[utoipa::path(
     post,
     path = "/v1/models",
+    operation_id = "create_model",
     tag = "models",
     request_body = CreateModelRequest,
     responses(
@@ -181,8 +182,6 @@ pub async fn get(State(app): State<App>, caller: Caller, Path(id): Path<String>)
         (status = 200, description = "With `stream`: chunks, the last one with the fields of the model", content(
             (tiger_wire::Chunk = "application/x-ndjson"), (tiger_wire::Chunk = "text/event-stream"),
         )),
-        (status = 400, description = "The body is not JSON", body = ErrorEnvelope),
-        (status = 401, description = "No key, or an unknown or revoked one", body = ErrorEnvelope),
         (status = 404, description = "No such parent", body = ErrorEnvelope),
         (status = 409, description = "The name is taken", body = ErrorEnvelope),
         (status = 422, description = "A field is invalid; `param` names it", body = ErrorEnvelope),
@@ -321,7 +320,7 @@ impl Creation {
     }
 
     async fn fresh(&self, app: &App, architecture: Architecture) -> Result<StoredBlob, ApiError> {
-        let (rank, alpha, seed) = (self.rank as usize, self.alpha as f32, self.seed);
+        let (rank, alpha, seed) = (self.rank as usize, positive(self.alpha), self.seed);
         let make = move || Adapter::new(&architecture, rank, alpha, seed).to_bytes();
         let bytes = tokio::task::spawn_blocking(make).await.map_err(ApiError::internal)?;
         Ok(app.store().put_blob(Bytes::from(bytes)).await?)
@@ -329,7 +328,7 @@ impl Creation {
 
     /// A copy with another alpha: alpha is part of the weights' file.
     async fn rescaled(&self, app: &App, own: &Own, architecture: Architecture) -> Result<StoredBlob, ApiError> {
-        let (alpha, bytes) = (self.alpha as f32, app.store().blob(&own.row.blob_sha256).await?);
+        let (alpha, bytes) = (positive(self.alpha), app.store().blob(&own.row.blob_sha256).await?);
         let make = move || {
             let mut file = Adapter::from_bytes(&architecture, &bytes)?.to_peft();
             file.alpha = alpha;
@@ -344,13 +343,12 @@ impl Creation {
 #[utoipa::path(
     patch,
     path = "/v1/models/{id}",
+    operation_id = "update_model",
     tag = "models",
     params(("id" = String, Path, description = "Id, or URL-encoded name")),
     request_body = PatchModelRequest,
     responses(
         (status = 200, description = "The model as it is now", body = ModelInfo),
-        (status = 400, description = "The body is not JSON", body = ErrorEnvelope),
-        (status = 401, description = "No key, or an unknown or revoked one", body = ErrorEnvelope),
         (status = 403, description = "A base model", body = ErrorEnvelope),
         (status = 404, description = "No such model", body = ErrorEnvelope),
         (status = 422, description = "A field is invalid; `param` names it", body = ErrorEnvelope),
@@ -367,15 +365,16 @@ pub async fn patch(
     if let Some(description) = &request.description {
         check_description(description)?;
     }
-    check_defaults(request.temperature, request.top_p, request.top_k, request.max_tokens)?;
-    check_range("learning_rate", request.learning_rate, (0.0, LEARNING_RATE), true)?;
+    let PatchModelRequest { temperature, top_p, top_k, max_tokens, learning_rate, .. } = request;
+    check_defaults(temperature.flatten(), top_p.flatten(), top_k.flatten(), max_tokens.flatten())?;
+    check_range("learning_rate", learning_rate.flatten(), (0.0, LEARNING_RATE), true)?;
     let patch = ModelPatch {
         description: request.description,
-        temperature: request.temperature.map(Some),
-        top_p: request.top_p.map(Some),
-        top_k: request.top_k.map(|top_k| Some(i64::from(top_k))),
-        max_tokens: request.max_tokens.map(|max| Some(i64::from(max))),
-        learning_rate: request.learning_rate.map(Some),
+        temperature,
+        top_p,
+        top_k: top_k.map(|top_k| top_k.map(i64::from)),
+        max_tokens: max_tokens.map(|max| max.map(i64::from)),
+        learning_rate,
         default_model: request.default_model,
     };
     let row = app.store().patch_model(own.row.key, &patch).await?;
@@ -386,11 +385,11 @@ pub async fn patch(
 #[utoipa::path(
     delete,
     path = "/v1/models/{id}",
+    operation_id = "delete_model",
     tag = "models",
     params(("id" = String, Path, description = "Id, or URL-encoded name")),
     responses(
         (status = 200, description = "It is gone", body = DeleteModelResponse),
-        (status = 401, description = "No key, or an unknown or revoked one", body = ErrorEnvelope),
         (status = 403, description = "A base model", body = ErrorEnvelope),
         (status = 404, description = "No such model", body = ErrorEnvelope),
     ),

@@ -43,6 +43,7 @@ async fn within(app: &App, work: impl Future<Output = Result<Finished, ApiError>
 #[utoipa::path(
     post,
     path = "/openai/v1/chat/completions",
+    operation_id = "openai_chat_completions",
     tag = "openai",
     request_body = ChatCompletionRequest,
     responses(
@@ -50,10 +51,7 @@ async fn within(app: &App, work: impl Future<Output = Result<Finished, ApiError>
             (ChatCompletion = "application/json"), (tiger_wire::openai::ChatCompletionChunk = "text/event-stream"),
         )),
         (status = 400, description = "A field is invalid; `param` names it", body = OpenAiErrorEnvelope),
-        (status = 401, description = "No key, or an unknown or revoked one", body = OpenAiErrorEnvelope),
         (status = 404, description = "No such model", body = OpenAiErrorEnvelope),
-        (status = 413, description = "The body is too large", body = OpenAiErrorEnvelope),
-        (status = 429, description = "Over a limit; `Retry-After` says when to try again", body = OpenAiErrorEnvelope),
         (status = 503, description = "Starting, draining, or the model's weights are not here", body = OpenAiErrorEnvelope),
     ),
     security(("api_key" = [])),
@@ -84,6 +82,7 @@ pub async fn chat_completions(
 #[utoipa::path(
     post,
     path = "/openai/v1/completions",
+    operation_id = "openai_completions",
     tag = "openai",
     request_body = CompletionRequest,
     responses(
@@ -91,10 +90,7 @@ pub async fn chat_completions(
             (Completion = "application/json"), (Completion = "text/event-stream"),
         )),
         (status = 400, description = "A field is invalid; `param` names it", body = OpenAiErrorEnvelope),
-        (status = 401, description = "No key, or an unknown or revoked one", body = OpenAiErrorEnvelope),
         (status = 404, description = "No such model", body = OpenAiErrorEnvelope),
-        (status = 413, description = "The body is too large", body = OpenAiErrorEnvelope),
-        (status = 429, description = "Over a limit", body = OpenAiErrorEnvelope),
         (status = 503, description = "Starting, draining, or the model's weights are not here", body = OpenAiErrorEnvelope),
     ),
     security(("api_key" = [])),
@@ -122,17 +118,15 @@ pub async fn complete(
 #[utoipa::path(
     post,
     path = "/openai/v1/responses",
+    operation_id = "openai_responses",
     tag = "openai",
     request_body = ResponseRequest,
     responses(
         (status = 200, description = "The response object; with `stream`, typed server-sent events", content(
-            (serde_json::Value = "application/json"), (serde_json::Value = "text/event-stream"),
+            (tiger_wire::openai::ResponseObject = "application/json"), (tiger_wire::openai::ResponseEvent = "text/event-stream"),
         )),
         (status = 400, description = "A field is invalid; `param` names it", body = OpenAiErrorEnvelope),
-        (status = 401, description = "No key, or an unknown or revoked one", body = OpenAiErrorEnvelope),
         (status = 404, description = "No such model", body = OpenAiErrorEnvelope),
-        (status = 413, description = "The body is too large", body = OpenAiErrorEnvelope),
-        (status = 429, description = "Over a limit", body = OpenAiErrorEnvelope),
         (status = 503, description = "Starting, draining, or the model's weights are not here", body = OpenAiErrorEnvelope),
     ),
     security(("api_key" = [])),
@@ -170,10 +164,10 @@ fn model(info: &tiger_wire::ModelInfo) -> Model {
 #[utoipa::path(
     get,
     path = "/openai/v1/models",
+    operation_id = "openai_list_models",
     tag = "openai",
     responses(
         (status = 200, description = "The models", body = ModelList),
-        (status = 401, description = "No key, or an unknown or revoked one", body = OpenAiErrorEnvelope),
     ),
     security(("api_key" = [])),
 )]
@@ -187,11 +181,11 @@ pub async fn list_models(app: State<App>, caller: Caller) -> Result<Json<ModelLi
 #[utoipa::path(
     get,
     path = "/openai/v1/models/{id}",
+    operation_id = "openai_get_model",
     tag = "openai",
     params(("id" = String, Path, description = "Id or name")),
     responses(
         (status = 200, description = "The model", body = Model),
-        (status = 401, description = "No key, or an unknown or revoked one", body = OpenAiErrorEnvelope),
         (status = 404, description = "No such model", body = OpenAiErrorEnvelope),
     ),
     security(("api_key" = [])),
@@ -205,11 +199,11 @@ pub async fn get_model(app: State<App>, caller: Caller, id: Path<String>) -> Res
 #[utoipa::path(
     delete,
     path = "/openai/v1/models/{id}",
+    operation_id = "openai_delete_model",
     tag = "openai",
     params(("id" = String, Path, description = "Id or name")),
     responses(
         (status = 200, description = "It is gone", body = ModelDeleted),
-        (status = 401, description = "No key, or an unknown or revoked one", body = OpenAiErrorEnvelope),
         (status = 403, description = "Base models are read-only", body = OpenAiErrorEnvelope),
         (status = 404, description = "No such model", body = OpenAiErrorEnvelope),
     ),

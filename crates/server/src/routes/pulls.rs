@@ -17,18 +17,19 @@ use crate::pulls::Pulls;
 #[utoipa::path(
     post,
     path = "/api/pulls",
+    operation_id = "begin_pull",
     tag = "pulls",
     request_body = PullRequest,
     responses(
         (status = 202, description = "It begins", body = PullInfo),
         (status = 200, description = "It goes on already", body = PullInfo),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 403, description = "Not the owner, or the page's header is missing", body = ErrorEnvelope),
         (status = 409, description = "The base is there already", body = ErrorEnvelope),
         (status = 422, description = "Neither a listed base nor a repository", body = ErrorEnvelope),
         (status = 429, description = "Too many pulls at once", body = ErrorEnvelope),
         (status = 503, description = "This server does not download", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn begin(
     State(app): State<App>,
@@ -52,11 +53,12 @@ pub async fn begin(
 #[utoipa::path(
     get,
     path = "/api/pulls",
+    operation_id = "list_pulls",
     tag = "pulls",
     responses(
         (status = 200, description = "The pulls", body = Vec<PullInfo>),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn list(State(app): State<App>, _page: Page) -> Json<Vec<PullInfo>> {
     let now = Instant::now();
@@ -67,14 +69,15 @@ pub async fn list(State(app): State<App>, _page: Page) -> Json<Vec<PullInfo>> {
 #[utoipa::path(
     delete,
     path = "/api/pulls/{id}",
+    operation_id = "stop_pull",
     tag = "pulls",
     params(("id" = String, Path, description = "Id of the list")),
     responses(
         (status = 200, description = "It is stopped, or had ended", body = PullInfo),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 403, description = "Not the owner, or the page's header is missing", body = ErrorEnvelope),
         (status = 404, description = "No such pull", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn stop(State(app): State<App>, _owner: Owner, Path(id): Path<String>) -> Result<Json<PullInfo>, ApiError> {
     let not_found = || ApiError::new(ErrorType::NotFound, ErrorCode::NotFound, format!("there is no pull {}", quoted(&id)));

@@ -33,11 +33,11 @@ pub struct Page {
 #[utoipa::path(
     get,
     path = "/v1/models/{id}/revisions",
+    operation_id = "list_revisions",
     tag = "models",
     params(("id" = String, Path, description = "Id, or URL-encoded name"), Page),
     responses(
         (status = 200, description = "The revisions", body = Vec<RevisionInfo>),
-        (status = 401, description = "No key, or an unknown or revoked one", body = ErrorEnvelope),
         (status = 403, description = "A base model has none", body = ErrorEnvelope),
         (status = 404, description = "No such model", body = ErrorEnvelope),
         (status = 422, description = "`limit` or `before` is invalid", body = ErrorEnvelope),
@@ -86,13 +86,12 @@ fn info(row: RevisionRow) -> RevisionInfo {
 #[utoipa::path(
     post,
     path = "/v1/models/{id}/rollback",
+    operation_id = "rollback_model",
     tag = "models",
     params(("id" = String, Path, description = "Id, or URL-encoded name")),
     request_body = RollbackRequest,
     responses(
         (status = 200, description = "The model as it is now", body = ModelInfo),
-        (status = 400, description = "The body is not JSON", body = ErrorEnvelope),
-        (status = 401, description = "No key, or an unknown or revoked one", body = ErrorEnvelope),
         (status = 403, description = "A base model", body = ErrorEnvelope),
         (status = 404, description = "No such model", body = ErrorEnvelope),
         (status = 409, description = "That revision's weights are no longer kept", body = ErrorEnvelope),

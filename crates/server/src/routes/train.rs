@@ -31,6 +31,7 @@ use crate::training::{self, Job, JobGroup, JobRecorded, JobResponse, Waiting};
 #[utoipa::path(
     post,
     path = "/v1/train",
+    operation_id = "train_model",
     tag = "train",
     request_body = TrainRequest,
     params(("idempotency-key" = Option<String>, Header, description = "The same key with the same body is trained once")),
@@ -38,14 +39,10 @@ use crate::training::{self, Job, JobGroup, JobRecorded, JobResponse, Waiting};
         (status = 200, description = "The numbers of the training; with `stream`, chunks", content(
             (TrainResponse = "application/json"), (tiger_wire::Chunk = "application/x-ndjson"), (tiger_wire::Chunk = "text/event-stream"),
         )),
-        (status = 400, description = "The body is not JSON", body = ErrorEnvelope),
-        (status = 401, description = "No key, or an unknown or revoked one", body = ErrorEnvelope),
         (status = 403, description = "A base model", body = ErrorEnvelope),
         (status = 404, description = "No such model", body = ErrorEnvelope),
         (status = 409, description = "`if_revision` does not hold, or the same `Idempotency-Key` is being worked on", body = ErrorEnvelope),
-        (status = 413, description = "The body is too large", body = ErrorEnvelope),
         (status = 422, description = "A field is invalid; `param` names it", body = ErrorEnvelope),
-        (status = 429, description = "Over a limit; `Retry-After` says when to try again", body = ErrorEnvelope),
         (status = 503, description = "Starting, draining, or the model's weights are not here", body = ErrorEnvelope),
     ),
     security(("api_key" = [])),

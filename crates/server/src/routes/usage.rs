@@ -33,13 +33,14 @@ pub struct Days {
 #[utoipa::path(
     get,
     path = "/api/usage",
+    operation_id = "get_usage",
     tag = "account",
     params(Days),
     responses(
         (status = 200, description = "The sums", body = Vec<UsageSum>),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
         (status = 422, description = "`days` is invalid", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn usage(
     State(app): State<App>,
@@ -74,11 +75,12 @@ pub async fn usage(
 #[utoipa::path(
     get,
     path = "/api/status",
+    operation_id = "get_status",
     tag = "account",
     responses(
         (status = 200, description = "Queue, memory and counts", body = StatusInfo),
-        (status = 401, description = "Not signed in", body = ErrorEnvelope),
     ),
+    security(("session" = [])),
 )]
 pub async fn status(State(app): State<App>, _page: Page) -> Json<StatusInfo> {
     let status = app.engine().status();

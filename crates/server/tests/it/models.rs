@@ -58,6 +58,46 @@ async fn a_model_is_made_read_changed_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn null_takes_a_default_back() {
+    let server = Server::start().await;
+    let before = server.make("mine").await;
+    let set = json!({"temperature": 0.1, "top_p": 0.5, "top_k": 5, "max_tokens": 7, "learning_rate": 0.5});
+    let patched = server.patch("/v1/models/mine", &set).await.body;
+    for (field, value) in set.as_object().expect("an object") {
+        assert_eq!(&patched[field], value, "{field}");
+    }
+    let unset = json!({"temperature": null, "top_p": null, "top_k": null, "max_tokens": null, "learning_rate": null});
+    assert_eq!(server.patch("/v1/models/mine", &unset).await.status, 200);
+    let after = server.get("/v1/models/mine").await.body;
+    for field in set.as_object().expect("an object").keys() {
+        assert_eq!(after.get(field), before.get(field), "{field}");
+    }
+}
+
+/// The smallest number that JSON can say is 0 in f32.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_smallest_top_p_is_still_above_0() {
+    let server = Server::start().await;
+    let ask = json!({"model": "Tiny", "messages": user("hello"), "top_p": 5e-324, "max_tokens": 3});
+    assert_eq!(server.post("/v1/generate_response", &ask).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_array_is_no_object() {
+    let server = Server::start().await;
+    server.make("mine").await;
+    assert_eq!(server.patch("/v1/models/mine", &json!(["new", null, null, null, null, null, null])).await.error().0, 422);
+    for (field, value) in [("stream_options", json!([])), ("messages", json!([["user", "hello"]]))] {
+        let mut ask = json!({"model": "Tiny", "messages": user("hello"), "max_tokens": 3});
+        ask[field] = value;
+        let answer = server.post("/openai/v1/chat/completions", &ask).await;
+        assert_eq!(answer.status, 400, "{field}: {}", answer.body);
+    }
+    let text = json!({"model": "Tiny", "input": "hello", "text": "json"});
+    assert_eq!(server.post("/openai/v1/responses", &text).await.body["error"]["param"], "text");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_model_answers_as_its_base() {
     let server = Server::start().await;
     server.make("mine").await;

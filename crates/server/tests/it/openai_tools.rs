@@ -1,4 +1,4 @@
-//! Tools of `/openai/v1/chat/completions`, on a template that knows tools and on one that does not.
+//! Tools of `/openai/v1/chat/completions`, on templates of three manners that know tools and on one that does not.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -11,7 +11,7 @@ use crate::openai::{events, good, refusal, with};
 const CHAT: &str = "/openai/v1/chat/completions";
 
 /// In the manner of Hermes and Qwen.
-const TEMPLATE: &str = "{%- if tools %}{{ '<|system|>' + tools | tojson + ' in <tool_call>JSON</tool_call><|end|>' }}{% endif %}
+const HERMES: &str = "{%- if tools %}{{ '<|system|>' + tools | tojson + ' in <tool_call>JSON</tool_call><|end|>' }}{% endif %}
 {%- for message in messages %}
     {%- if message.role == 'tool' %}
         {{- '<|user|>=' + message.content + '<|end|>' }}
@@ -27,13 +27,56 @@ const TEMPLATE: &str = "{%- if tools %}{{ '<|system|>' + tools | tojson + ' in <
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}";
 
-/// With the template that knows tools, or the usual one.
-async fn server(tools: bool) -> (Server, TempDir) {
+/// In the manner of Mistral: the tools before the last message of the user, calls as a list, results by the call's id.
+const MISTRAL: &str = "{%- for message in messages %}
+    {%- if message.role == 'user' %}
+        {%- if tools is not none and loop.last %}{{ '[AVAILABLE_TOOLS] ' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}{% endif %}
+        {{- '[INST] ' + message.content + '[/INST]' }}
+    {%- elif message.tool_calls is defined and message.tool_calls is not none %}
+        {{- '[TOOL_CALLS] [' }}
+        {%- for call in message.tool_calls %}
+            {%- if call.id | length < 6 %}{{ raise_exception('a short id') }}{% endif %}
+            {{- (call.function | tojson)[:-1] + ', \\'id\\': \\'' + call.id + '\\'}' }}{{ ', ' if not loop.last else ']' }}
+        {%- endfor %}
+        {{- '<|end|>' }}
+    {%- elif message.role == 'tool' %}
+        {{- '[TOOL_RESULTS] {\\'content\\': ' + (message.content | string) + ', \\'call_id\\': \\'' + message.tool_call_id + '\\'}[/TOOL_RESULTS]' }}
+    {%- else %}
+        {{- ' ' + message.content + '<|end|>' }}
+    {%- endif %}
+{%- endfor %}";
+
+/// In the manner of Llama 3.1: the tools with the first message of the user, one bare call with `parameters`.
+const LLAMA: &str = "{%- set system = '' %}
+{%- if messages[0].role == 'system' %}{% set system = messages[0].content | trim %}{% set messages = messages[1:] %}{% endif %}
+{{- '<|system|>' + system + '<|end|>' }}
+{%- if tools is not none %}
+    {%- set first = messages[0].content | trim %}
+    {%- set messages = messages[1:] %}
+    {{- '<|user|>Functions:\\n' }}
+    {%- for tool in tools %}{{ tool | tojson(indent=4) + '\\n' }}{% endfor %}
+    {{- first + '<|end|>' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role in ['user', 'assistant'] and not message.tool_calls %}
+        {{- '<|' + message.role + '|>' + message.content | trim + '<|end|>' }}
+    {%- elif message.tool_calls %}
+        {%- if message.tool_calls | length != 1 %}{{ raise_exception('one call at a time') }}{% endif %}
+        {%- set call = message.tool_calls[0].function %}
+        {{- '<|assistant|>{\\'name\\': \\'' + call.name + '\\', \\'parameters\\': ' + call.arguments | tojson + '}<|end|>' }}
+    {%- elif message.role == 'tool' or message.role == 'ipython' %}
+        {{- '<|user|>=' + (message.content | tojson) + '<|end|>' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}";
+
+/// With a template that knows tools, or the usual one.
+async fn server(template: Option<&str>) -> (Server, TempDir) {
     let dir = tempfile::tempdir().expect("folder");
     let options = Options { tiny: Tiny { context: 2048, ..Tiny::default() }, ..Options::default() };
     let config = config(dir.path(), &options);
-    if tools {
-        std::fs::write(dir.path().join("tiny/chat_template.jinja"), TEMPLATE).expect("template");
+    if let Some(template) = template {
+        std::fs::write(dir.path().join("tiny/chat_template.jinja"), template).expect("template");
     }
     (Server::of(App::open(config).await.expect("app")).await, dir)
 }
@@ -43,7 +86,7 @@ fn tools() -> Value {
         json!({"type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}}, "required": ["city"], "additionalProperties": false});
     let count = json!({"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"], "additionalProperties": false});
     json!([
-        {"type": "function", "function": {"name": "weather", "description": "Of a city", "parameters": parameters, "strict": true}},
+        {"type": "function", "function": {"name": "weather", "description": "Of a city", "parameters": parameters}},
         {"type": "function", "function": {"name": "answer", "parameters": count}},
     ])
 }
@@ -78,8 +121,8 @@ fn check_call(call: &Value, name: Option<&str>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forced_calls_fit_their_schema() {
-    for knows in [true, false] {
-        let (server, _dir) = server(knows).await;
+    for template in [Some(HERMES), Some(MISTRAL), Some(LLAMA), None] {
+        let (server, _dir) = server(template).await;
         let named = json!({"type": "function", "function": {"name": "weather"}});
         let mut called = std::collections::BTreeSet::new();
         for (choice, name) in [(json!("required"), None), (named, Some("weather"))] {
@@ -111,7 +154,7 @@ async fn forced_calls_fit_their_schema() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_template_that_knows_tools_shows_them() {
-    let (server, _dir) = server(true).await;
+    let (server, _dir) = server(Some(HERMES)).await;
     let shown = "[{\"type\": \"function\", \"function\": {\"name\": \"weather\", \"description\": \"Of a city\", \"parameters\": {\"type\": \"object\", \"properties\": {\"city\": {\"enum\": [\"Oslo\", \"Rome\"]}}, \"required\": [\"city\"], \"additionalProperties\": false}}}, {\"type\": \"function\", \"function\": {\"name\": \"answer\", \"parameters\": {\"type\": \"object\", \"properties\": {\"yes\": {\"type\": \"boolean\"}}, \"required\": [\"yes\"], \"additionalProperties\": false}}}]";
     let head = format!("<|system|>{shown} in <tool_call>JSON</tool_call><|end|>");
     has_prompt(&server, &request(&json!({})), &format!("{head}<|user|>hello<|end|><|assistant|>")).await;
@@ -122,6 +165,45 @@ async fn a_template_that_knows_tools_shows_them() {
         "<|user|>hello<|end|><|assistant|><tool_call>weather{\"city\": \"Oslo\"}</tool_call><|end|><|user|>=cold<|end|><|assistant|>";
     has_prompt(&server, &request(&json!({"messages": conversation()})), &format!("{head}{told}")).await;
     has_prompt(&server, &request(&json!({"messages": conversation(), "tools": null})), told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn templates_of_other_manners_show_them() {
+    let conversation = || json!({"messages": conversation(), "tools": [tools()[1]]});
+    let shown = "{\"type\": \"function\", \"function\": {\"name\": \"answer\", \"parameters\": {\"type\": \"object\", \"properties\": {\"yes\": {\"type\": \"boolean\"}}, \"required\": [\"yes\"], \"additionalProperties\": false}}}";
+    let (mistral, _dir) = server(Some(MISTRAL)).await;
+    let asked = format!("[AVAILABLE_TOOLS] [{shown}][/AVAILABLE_TOOLS][INST] hello[/INST]");
+    has_prompt(&mistral, &request(&json!({"tools": [tools()[1]]})), &asked).await;
+    let told = "[INST] hello[/INST][TOOL_CALLS] [{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}, 'id': 'call_1'}]<|end|>[TOOL_RESULTS] {'content': cold, 'call_id': 'call_1'}[/TOOL_RESULTS]";
+    has_prompt(&mistral, &request(&conversation()), told).await;
+    let (llama, _dir) = server(Some(LLAMA)).await;
+    let indented = serde_json::to_string_pretty(&serde_json::from_str::<Value>(shown).expect("JSON")).expect("JSON").replace("  ", "    ");
+    let told = format!(
+        "<|system|><|end|><|user|>Functions:\n{indented}\nhello<|end|><|assistant|>{{'name': 'weather', 'parameters': {{\"city\": \"Oslo\"}}}}<|end|><|user|>=\"cold\"<|end|><|assistant|>"
+    );
+    has_prompt(&llama, &request(&conversation()), &told).await;
+}
+
+/// Where a tool asks for strictness, an answer that begins as a call is one, though the model may as well say something.
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_calls_fit_their_schema_though_none_is_forced() {
+    let mut strict = tools();
+    strict[0]["function"]["strict"] = Value::Bool(true);
+    let (server, _dir) = server(Some(LLAMA)).await;
+    let (mut calls, mut texts) = (0, 0);
+    for seed in 0..5 {
+        let body = request(&json!({"tools": strict, "seed": seed, "n": 64, "temperature": 2.0, "max_tokens": 120}));
+        for choice in good(&server, CHAT, &body).await["choices"].as_array().expect("choices") {
+            let text = choice["message"]["content"].as_str().unwrap_or_default();
+            match choice["message"]["tool_calls"].as_array() {
+                Some(all) => all.iter().for_each(|call| check_call(call, None)),
+                None => assert!(!text.trim_start().starts_with('{') || choice["finish_reason"] == "length", "{choice}"),
+            }
+            calls += usize::from(choice["finish_reason"] == "tool_calls");
+            texts += usize::from(!text.is_empty());
+        }
+    }
+    assert!(calls > 0 && texts > 200, "{calls} calls, {texts} texts");
 }
 
 fn conversation() -> Value {
@@ -135,7 +217,7 @@ fn conversation() -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_template_without_tools_is_told_in_words() {
-    let (server, _dir) = server(false).await;
+    let (server, _dir) = server(None).await;
     let plain = "<|begin|><|user|>hello<|end|><|assistant|>";
     has_prompt(&server, &request(&json!({"tool_choice": "none"})), plain).await;
     let auto = good(&server, CHAT, &request(&json!({"max_tokens": 1}))).await["usage"]["prompt_tokens"].as_u64();

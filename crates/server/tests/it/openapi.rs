@@ -221,6 +221,47 @@ fn page_calls(token: &str) -> Vec<Call> {
     ]
 }
 
+/// Where the document lies for those who read it without a server.
+const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_is_the_kept_one() {
+    let server = Server::start().await;
+    let document = Answer::read(server.client.get(server.url("/openapi.json"))).await.body;
+    let text = format!("{}\n", serde_json::to_string_pretty(&document).expect("JSON"));
+    if std::env::var_os("UPDATE_OPENAPI").is_some() {
+        std::fs::write(KEPT, &text).expect("docs/openapi.json");
+    }
+    let kept = std::fs::read_to_string(KEPT).expect("docs/openapi.json");
+    let line = kept.lines().zip(text.lines()).position(|(kept, now)| kept != now);
+    assert!(
+        kept == text,
+        "docs/openapi.json is not what the server says (line {line:?}): look whether the change is meant, then UPDATE_OPENAPI=1 cargo test -p tiger-server kept_one"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_is_in_order() {
+    let server = Server::start().await;
+    let document = Answer::read(server.client.get(server.url("/openapi.json"))).await.body;
+    let mut ids = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let at = format!("{method} {path}");
+            let id = operation["operationId"].as_str().expect("an id");
+            assert!(ids.insert(id.to_owned()), "{at}: the id {id} is another operation's");
+            assert!(operation["summary"].as_str().is_some_and(|summary| !summary.is_empty()), "{at} has no summary");
+            for (status, response) in operation["responses"].as_object().expect("responses") {
+                assert!(response["content"].is_object(), "{at}: nothing is said about the body of {status}");
+            }
+        }
+    }
+    let text = document.to_string();
+    for (what, why) in [("::", "a path of Rust"), ("[`", "a link of Rust"), ("u-int", "no format"), ("\"schema\":{}", "anything")] {
+        assert!(!text.contains(what), "{what} is {why}: {}", &text[text.find(what).unwrap_or(0).saturating_sub(200)..][..300]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_document_is_true() {
     let server = Server::start().await;

@@ -81,17 +81,21 @@ async function send(method: string, path: string, body: unknown, options: CallOp
 }
 
 async function failure(response: Response): Promise<ApiError> {
-  const text = await response.text().catch(() => '');
+  return failureOf(response.status, await response.text().catch(() => ''), (name) => response.headers.get(name));
+}
+
+/** The error of an answer. */
+export function failureOf(status: number, text: string, header: (name: string) => string | null): ApiError {
   let body: ErrorBody;
   try {
     body = (JSON.parse(text) as { error: ErrorBody }).error;
   } catch {
-    const request_id = response.headers.get('x-request-id') ?? undefined;
-    body = { type: 'server', code: 'unexpected', message: `The server answered ${response.status} without an explanation.`, request_id };
+    const request_id = header('x-request-id') ?? undefined;
+    body = { type: 'server', code: 'unexpected', message: `The server answered ${status} without an explanation.`, request_id };
   }
   if (body.code === 'no_session' || body.code === 'missing_key') onSignedOut();
-  const retry = Number(response.headers.get('retry-after'));
-  return new ApiError(response.status, body, retry > 0 ? retry : undefined);
+  const retry = Number(header('retry-after'));
+  return new ApiError(status, body, retry > 0 ? retry : undefined);
 }
 
 /** One call with a JSON answer. */

@@ -55,9 +55,10 @@ export interface CreateModelRequest {
   seed?: number;
 }
 
-export type PatchModelRequest = Partial<
-  Pick<ModelInfo, 'description' | 'temperature' | 'top_p' | 'top_k' | 'max_tokens' | 'learning_rate' | 'default_model'>
->;
+/** What is left out stays; null takes a default back. */
+export type PatchModelRequest = Partial<Pick<ModelInfo, 'description' | 'default_model'>> & {
+  [field in 'temperature' | 'top_p' | 'top_k' | 'max_tokens' | 'learning_rate']?: number | null;
+};
 
 export interface RevisionInfo {
   revision: number;

@@ -330,7 +330,6 @@ export const models = {
     save: 'Save',
     saving: 'Saving',
     saved: 'Saved',
-    keptHint: 'It can be changed, not taken back to “not set”.',
     danger: 'Delete this model',
     dangerText: 'Copies made from it live on.',
   },

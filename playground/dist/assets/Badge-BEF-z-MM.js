@@ -1,1 +1,0 @@
-import{Et as e,M as t,Y as n,dt as r,ot as i,q as a,v as o,z as s}from"./ErrorBox-Idq7YGYf.js";var c=n(`<span><!></span>`);function l(n,l){let u=o(l,`kind`,3,`plain`);var d=c(),f=r(d);s(f,()=>l.children),e(d),i(()=>t(d,1,`badge ${u()??``}`,`svelte-eex7hx`)),a(n,d)}export{l as t};

@@ -1,0 +1,1 @@
+import{Ot as e,P as t,V as n,Y as r,Z as i,b as a,ct as o,pt as s}from"./ErrorBox-ZJ8TrlBe.js";var c=i(`<span><!></span>`);function l(i,l){let u=a(l,`kind`,3,`plain`);var d=c(),f=s(d);n(f,()=>l.children),e(d),o(()=>t(d,1,`badge ${u()??``}`,`svelte-eex7hx`)),r(i,d)}export{l as t};
