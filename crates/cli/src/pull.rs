@@ -1,5 +1,6 @@
 //! `tiger pull`: a base model into the data directory, from the hub, from a folder or from a GGUF file.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use tiger_formats::checkpoint::GGUF_FILE;
@@ -51,6 +52,7 @@ pub async fn run(global: &Global, args: Pull) -> Result<(), Failure> {
 async fn into_models(models: &Path, id: &str, from: &From, revision: &str, on: &(dyn Fn(PullProgress) + Sync)) -> Result<(), Failure> {
     let (part, target) = (models.join(format!(".{id}.part")), models.join(id));
     std::fs::create_dir_all(&part).map_err(|e| Failure::because(part.display(), e))?;
+    let _lock = lock(models, id)?;
     match from {
         From::Folder(folder) => copy(folder, &part)?,
         From::Gguf(file) => {
@@ -65,6 +67,20 @@ async fn into_models(models: &Path, id: &str, from: &From, revision: &str, on: &
     let read = tokio::task::spawn_blocking(move || readable(&checked)).await;
     read.map_err(|e| Failure::because("the checkpoint could not be read", e))??;
     std::fs::rename(&part, &target).map_err(|e| Failure { code: CONFLICT, ..Failure::because(target.display(), e) })
+}
+
+/// Keeps others out of `.id.part` for as long as it lives: two pulls would spoil each other's files.
+fn lock(models: &Path, id: &str) -> Result<File, Failure> {
+    let path = models.join(format!(".{id}.lock"));
+    let file = File::create(&path).map_err(|e| Failure::because(path.display(), e))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Failure {
+            code: CONFLICT,
+            ..Failure::new(format!("{id} is being pulled already, by another command or by the server; wait for it"))
+        }),
+        // A file system without locks still works.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
 }
 
 /// The hub for the server's `/api/pulls`, into the same folders.

@@ -322,6 +322,21 @@ fn sigterm_drains_and_ends_well() {
 }
 
 #[test]
+fn two_pulls_of_one_base_keep_out_of_each_others_way() {
+    let data = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(data.path().join("models")).unwrap();
+    // As another command that is at it.
+    let lock = std::fs::File::create(data.path().join("models/.twice.lock")).unwrap();
+    lock.lock().unwrap();
+    let pull = || run(tiger(data.path()).args(["pull", nano().to_str().unwrap(), "--name", "twice"]));
+    let refused = pull();
+    assert_eq!(refused.status.code(), Some(6), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("being pulled already"), "{refused:?}");
+    drop(lock);
+    assert_eq!(ok(pull()), "twice\n");
+}
+
+#[test]
 fn a_folder_is_pulled_and_a_broken_one_is_not() {
     let data = tempfile::tempdir().unwrap();
     assert_eq!(ok(run(tiger(data.path()).args(["pull", nano().to_str().unwrap(), "--name", "Other Nano"]))), "other-nano\n");
