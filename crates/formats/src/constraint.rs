@@ -186,26 +186,12 @@ impl Constraint {
     /// A JSON value that the schema accepts. A keyword that cannot be enforced is an error that names it: to ignore it
     /// would promise more than is kept.
     pub fn json_schema(env: &TokEnv, schema: &Value) -> Result<Self, FormatError> {
-        if schema.to_string().len() > MAX_SCHEMA_BYTES {
-            return Err(FormatError::invalid(FILE, "$", format!("is longer than {MAX_SCHEMA_BYTES} bytes")));
-        }
-        let Value::Object(map) = schema else {
-            return Err(FormatError::invalid(FILE, "$", "must be an object"));
-        };
-        check_keywords(map, "$", 0)?;
-        Self::of(env, TopLevelGrammar::from_json_schema(spaced(map)))
+        Self::of(env, TopLevelGrammar::from_json_schema(enforceable(schema)?))
     }
 
     /// Any text, but what begins as a call of a tool goes on as one: see [`CallGrammar`].
     pub fn calls(env: &TokEnv, calls: &CallGrammar) -> Result<Self, FormatError> {
-        if calls.schema.to_string().len() > MAX_SCHEMA_BYTES {
-            return Err(FormatError::invalid(FILE, "$", format!("is longer than {MAX_SCHEMA_BYTES} bytes")));
-        }
-        let Value::Object(map) = &calls.schema else {
-            return Err(FormatError::invalid(FILE, "$", "must be an object"));
-        };
-        check_keywords(map, "$", 0)?;
-        Self::of(env, TopLevelGrammar::from_lark(calls.lark(&spaced(map))))
+        Self::of(env, TopLevelGrammar::from_lark(calls.lark(&enforceable(&calls.schema)?)))
     }
 
     fn of(env: &TokEnv, grammar: TopLevelGrammar) -> Result<Self, FormatError> {
@@ -247,10 +233,18 @@ impl Constraint {
     }
 }
 
-fn spaced(schema: &Map<String, Value>) -> Value {
-    let mut schema = schema.clone();
+/// A schema that the grammar library will enforce wholly, as it wants it.
+fn enforceable(schema: &Value) -> Result<Value, FormatError> {
+    if schema.to_string().len() > MAX_SCHEMA_BYTES {
+        return Err(FormatError::invalid(FILE, "$", format!("is longer than {MAX_SCHEMA_BYTES} bytes")));
+    }
+    let Value::Object(map) = schema else {
+        return Err(FormatError::invalid(FILE, "$", "must be an object"));
+    };
+    check_keywords(map, "$", 0)?;
+    let mut schema = map.clone();
     schema.insert("x-guidance".to_owned(), json!({"whitespace_pattern": WHITE_SPACE}));
-    Value::Object(schema)
+    Ok(Value::Object(schema))
 }
 
 /// How a model that may answer in text or call tools writes a call.

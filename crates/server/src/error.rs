@@ -13,7 +13,7 @@ use tiger_engine::{EngineError, Rejected};
 use tiger_wire::{ErrorBody, ErrorCode, ErrorType};
 
 use crate::app::App;
-use crate::limits::QUOTE_CHARS;
+use crate::limits::{FRACTIONS_BYTES, QUOTE_CHARS};
 
 /// An error on its way out.
 #[derive(Debug, Clone, PartialEq)]
@@ -236,7 +236,8 @@ where
     }
 }
 
-/// Reads JSON; the error names the field. A whole number may be written as 3.0, which JSON does not tell from 3.
+/// Reads JSON; the error names the field. A whole number may be written as 3.0, which JSON does not tell from 3, in bodies of at most
+/// [`FRACTIONS_BYTES`].
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     // Derived readers take an array of the fields, too.
     if bytes.trim_ascii_start().first() == Some(&b'[') {
@@ -270,7 +271,8 @@ fn misshapen<T: DeserializeOwned>(bytes: &[u8], error: serde_path_to_error::Erro
         return Err(malformed(&inner));
     }
     let message = inner.to_string();
-    if let Some(value) = without_fractions(bytes)
+    if bytes.len() <= FRACTIONS_BYTES
+        && let Some(value) = without_fractions(bytes)
         && let Ok(value) = T::deserialize(value)
     {
         return Ok(value);
@@ -299,6 +301,7 @@ fn without_fractions(bytes: &[u8]) -> Option<Value> {
                 }
                 true
             }
+            // Every one, not up to the first.
             Value::Array(all) => all.iter_mut().map(walk).filter(|changed| *changed).count() > 0,
             Value::Object(all) => all.values_mut().map(walk).filter(|changed| *changed).count() > 0,
             _ => false,
@@ -349,6 +352,8 @@ mod tests {
             let error = read(body).expect_err("no request");
             assert_eq!((error.kind(), error.named_param()), (ErrorType::Validation, Some(param)), "{body}");
         }
+        let long = format!(r#"{{"prompts": [], "samples": 3.0}}{}"#, " ".repeat(FRACTIONS_BYTES));
+        assert_eq!(read(&long).expect_err("too long").named_param(), Some("samples"));
         assert_eq!(read(r#"{"prompts": [], "samples": 3.0"#).expect_err("no JSON").kind(), ErrorType::InvalidRequest);
     }
 }

@@ -79,6 +79,8 @@ pub const ADAPTER_CONFIG_BYTES: usize = 1 << 20;
 pub const ADAPTER_TIME: Duration = Duration::from_secs(900);
 /// Adapters that are read at once; others wait. Each is in memory as sent and as stored.
 pub const IMPORTS_AT_ONCE: usize = 2;
+/// Longest body that is read a second time with 3.0 taken for 3, bytes: as a tree of values it takes many times its length.
+pub const FRACTIONS_BYTES: usize = 1 << 20;
 /// Longest piece of a client's string that an error message repeats, characters.
 pub const QUOTE_CHARS: usize = 80;
 /// Largest JSON schema of `response_format`, bytes: compiling takes time in proportion or worse.

@@ -57,7 +57,10 @@ pub async fn check(app: &App, caller: Caller, started: Instant, request: ChatCom
                 Some(_) => conversation.tools = Some(tools.shown.clone()),
                 None => tell(&mut messages, &tools.instructions()),
             }
-            conversation.calls = tools.held(style);
+            // A format leaves no room for calls.
+            if generate.response_format.is_none() {
+                conversation.calls = tools.held(style);
+            }
             if conversation.calls.is_some() {
                 grammar = "tools";
             }

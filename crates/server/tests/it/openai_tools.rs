@@ -204,6 +204,10 @@ async fn strict_calls_fit_their_schema_though_none_is_forced() {
         }
     }
     assert!(calls > 0 && texts > 200, "{calls} calls, {texts} texts");
+    // A format that is refused is the format's fault.
+    let format = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "uniqueItems": true}}});
+    let answer = server.post(CHAT, &request(&json!({"tools": strict, "response_format": format}))).await;
+    assert_eq!(answer.body["error"]["param"], "response_format.json_schema.schema", "{}", answer.body);
 }
 
 fn conversation() -> Value {
